@@ -1,0 +1,21 @@
+//! The actors: one per store, one per live item.
+
+mod directory;
+mod identity_lookup;
+mod item_actor;
+mod item_state;
+mod seen;
+mod store_actor;
+mod store_cut;
+mod views;
+
+pub use directory::Directory;
+pub use identity_lookup::{DayRequest, IdentityLookup, Kind, Presence};
+pub use item_state::{ItemState, LatestCount, NEVER};
+pub use seen::{Identity, count_identity, line_identity};
+pub use store_actor::{
+    ActorLimits, Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
+    TakeEvents, Taken,
+};
+pub use store_cut::{Recount, StoreCut};
+pub use views::{ItemUpdate, ItemView, StoreSummary};
