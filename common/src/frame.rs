@@ -94,7 +94,8 @@ impl Frame {
         }
         let mut reader = Reader(&content[4..]);
         let name_len = usize::from(reader.take(1)?[0]);
-        let name = std::str::from_utf8(reader.take(name_len)?).map_err(|e| FrameError::Field("agent_id", e.to_string()))?;
+        let name =
+            std::str::from_utf8(reader.take(name_len)?).map_err(|e| FrameError::Field("agent_id", e.to_string()))?;
         let agent_id = AgentId::new(name).map_err(|e| FrameError::Field("agent_id", e.to_string()))?;
         let epoch = Epoch(reader.u64()?);
         let acked_seq = Seq(reader.u64()?);
@@ -192,8 +193,14 @@ mod tests {
         let lines = [(10, -2), (11, 24)].map(|(item, quantity)| Line { item_id: item.try_into().unwrap(), quantity });
         vec![
             Event::Transaction(
-                Transaction::new(TransId::new("{4F2A-1}").unwrap(), 1_i64.try_into().unwrap(), at, 1_i64.try_into().unwrap(), lines)
-                    .unwrap(),
+                Transaction::new(
+                    TransId::new("{4F2A-1}").unwrap(),
+                    1_i64.try_into().unwrap(),
+                    at,
+                    1_i64.try_into().unwrap(),
+                    lines,
+                )
+                .unwrap(),
             ),
             Event::Count(Count {
                 item_id: 10_i64.try_into().unwrap(),

@@ -21,7 +21,7 @@ struct Inner {
 struct Stores {
     addresses: BTreeMap<i32, Addr<StoreActor>>,
     applicability: Arc<Applicability>,
-    /// Stores that were sent events since the last [`Directory::take_touched`].
+    /// Stores that took events since the last [`Directory::take_touched`].
     touched: HashSet<i32>,
 }
 
@@ -40,21 +40,23 @@ impl Directory {
         self.start(&mut stores, store_id, items);
     }
 
-    /// The store that events are about to be sent to; started if it is new.
-    pub fn touch(&self, store_id: i32) -> Addr<StoreActor> {
-        {
-            let stores = self.0.stores.read();
-            if stores.touched.contains(&store_id)
-                && let Some(address) = stores.addresses.get(&store_id)
-            {
-                return address.clone();
-            }
+    /// The store that events are for; started if it is new. Whoever sends it events calls [`Directory::touched`] once they
+    /// are taken.
+    pub fn address(&self, store_id: i32) -> Addr<StoreActor> {
+        if let Some(address) = self.get(store_id) {
+            return address;
         }
         let mut stores = self.0.stores.write();
-        stores.touched.insert(store_id);
         match stores.addresses.get(&store_id) {
             Some(address) => address.clone(),
             None => self.start(&mut stores, store_id, hashbrown::HashMap::new()),
+        }
+    }
+
+    /// The store has taken events that no cut has seen yet.
+    pub fn touched(&self, store_id: i32) {
+        if !self.0.stores.read().touched.contains(&store_id) {
+            self.0.stores.write().touched.insert(store_id);
         }
     }
 
@@ -76,8 +78,7 @@ impl Directory {
         self.0.stores.read().addresses.iter().map(|(&id, address)| (id, address.clone())).collect()
     }
 
-    /// Stores that were sent events since the last call. An event whose sending is under way may show in the next call's
-    /// stores only; its store is then touched again.
+    /// Stores that took events since the last call.
     pub fn take_touched(&self) -> HashSet<i32> {
         std::mem::take(&mut self.0.stores.write().touched)
     }

@@ -122,12 +122,10 @@ impl StoreActor {
                 Event::Transaction(t) => (Kind::Lines, t.date_time.day()),
                 Event::Count(c) => (Kind::Counts, c.date_time.day()),
             };
-            let store_id = self.store_id;
-            let empty = |lookup: &IdentityLookup| lookup.surely_empty(kind, store_id, day);
             if self.seen(kind).knows(day) {
                 continue;
             }
-            if empty(&self.shared.lookup) {
+            if self.shared.lookup.surely_empty(kind, self.store_id, day) {
                 self.seen(kind).load(day, []);
             } else {
                 unknown.insert((kind as u8, day));
@@ -254,7 +252,8 @@ impl StoreActor {
         self.items.insert(item_id, state);
         self.latest_dirty |= counted;
         if self.shared.updates.receiver_count() > 0 {
-            let _ = self.shared.updates.send(ItemUpdate(ItemView::new(self.store_id, item_id, &state, false)));
+            let live = self.live.contains_key(&item_id);
+            let _ = self.shared.updates.send(ItemUpdate(ItemView::new(self.store_id, item_id, &state, live)));
         }
     }
 
@@ -473,21 +472,24 @@ impl Handler<Cut> for StoreActor {
     }
 }
 
-/// Sums over silver up to the last gold cut: item, the time its sum starts at, sum, newest change.
+/// Sums over silver up to the last gold cut: item, the time its sum starts at, sum, newest change. Answers whether some
+/// item still waits for a sum: then the store belongs into the next gold cut too.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 pub struct Recounted(pub Vec<(i32, i64, i64, i64)>);
 
 impl Handler<Recounted> for StoreActor {
-    type Result = ();
+    type Result = bool;
 
-    fn handle(&mut self, Recounted(sums): Recounted, _: &mut Self::Context) {
+    fn handle(&mut self, Recounted(sums): Recounted, _: &mut Self::Context) -> bool {
         for (item_id, counts_from, sum, last_change) in sums {
             // A live item's actor carries the state before the sum; it ends here and comes back with the next change.
             self.passivate(item_id);
             self.track(item_id).recounted(counts_from, sum, last_change);
         }
-        self.gold_dirty |= self.items.values().any(ItemState::recount_due);
+        let still_due = self.items.values().any(ItemState::recount_due);
+        self.gold_dirty |= still_due;
+        still_due
     }
 }
 
