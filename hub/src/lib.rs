@@ -1,5 +1,8 @@
 //! The cloud side of onhand: gateway, actors, lake, API.
 
 pub mod actors;
+pub mod gateway;
+pub mod pipeline;
 pub mod reference;
 pub mod rows;
+pub mod stats;

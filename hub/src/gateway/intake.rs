@@ -1,0 +1,284 @@
+//! From received bytes to stores: decodes frames and documents, judges them, refuses what is malformed into quarantine.
+
+use super::progress::{Position, Verdict};
+use super::{AckBoard, FrameSink, Sender};
+use crate::pipeline::{Pipeline, PipelineOver};
+use crate::rows::{BronzeRow, QuarantineRow, Source};
+use crate::stats::HubStats;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use onhand_common::frame::Frame;
+use onhand_common::topics::{self, AgentStatus, DurableAck};
+use onhand_common::{AgentId, Event, Seq, StoreId, Timestamp, accelerator};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Agents whose status is remembered.
+const AGENTS_KEPT: usize = 100_000;
+/// Refused payloads that are remembered, so that what is sent again and again is quarantined once.
+const REFUSED_KEPT: usize = 4_096;
+
+/// The hub's [`FrameSink`]: it outlives the pipelines, and waits while there is none.
+pub struct Intake {
+    pipeline: watch::Receiver<Option<Arc<Pipeline>>>,
+    acks: AckBoard,
+    stats: Arc<HubStats>,
+    agents: Mutex<HashMap<AgentId, AgentView>>,
+    refused: Mutex<RecentlyRefused>,
+}
+
+/// What is known of an agent.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AgentView {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub agent_id: AgentId,
+    /// Whether it is connected, as far as is known.
+    pub connected: bool,
+    /// What it said of itself last.
+    #[schema(value_type = Option<Object>)]
+    pub status: Option<AgentStatus>,
+    /// When its last frame came.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_frame_at: Option<Timestamp>,
+    /// Epoch of that frame.
+    pub epoch: u64,
+    /// Number of its last event that was taken.
+    pub taken_seq: u64,
+    /// Number of its last event that is durable.
+    pub durable_seq: u64,
+    /// Frames taken since the hub started.
+    pub frames: u64,
+    /// Gaps seen since the hub started.
+    pub gaps: u64,
+}
+
+impl Intake {
+    /// An intake over the pipelines that come on `pipeline`.
+    pub fn new(pipeline: watch::Receiver<Option<Arc<Pipeline>>>, acks: AckBoard, stats: Arc<HubStats>) -> Self {
+        Self { pipeline, acks, stats, agents: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// Every agent that was heard of, by id.
+    pub fn agents(&self) -> Vec<AgentView> {
+        let mut agents: Vec<_> = self.agents.lock().values().cloned().collect();
+        agents.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
+        agents
+    }
+
+    /// Tells agents what is durable, and remembers it for their view.
+    pub fn acknowledge(&self, positions: &[(AgentId, Position)], resend: bool) {
+        for (agent, position) in positions {
+            self.view(agent, |view| {
+                if view.epoch == position.epoch.0 {
+                    view.durable_seq = position.seq.0;
+                }
+            });
+            self.acks.publish(agent, DurableAck { epoch: position.epoch, seq: position.seq, resend });
+        }
+    }
+
+    /// The pipeline of now; waits while it is being built.
+    async fn pipeline(&self) -> Option<Arc<Pipeline>> {
+        let mut pipeline = self.pipeline.clone();
+        let ready = pipeline.wait_for(|p| p.as_ref().is_some_and(|p| !p.is_over())).await.ok()?;
+        ready.clone()
+    }
+
+    fn view(&self, agent: &AgentId, change: impl FnOnce(&mut AgentView)) {
+        let mut agents = self.agents.lock();
+        if agents.len() >= AGENTS_KEPT && !agents.contains_key(agent) {
+            return;
+        }
+        change(agents.entry(agent.clone()).or_insert_with(|| AgentView {
+            agent_id: agent.clone(),
+            connected: false,
+            status: None,
+            last_frame_at: None,
+            epoch: 0,
+            taken_seq: 0,
+            durable_seq: 0,
+            frames: 0,
+            gaps: 0,
+        }));
+    }
+
+    async fn take_frame(&self, from: &Sender, payload: Bytes) {
+        let source = format!("mqtt:{}", from.topic);
+        let frame = match Frame::decode(&payload) {
+            Ok(frame) => frame,
+            Err(error) => return self.quarantine(source, "malformed frame", error.to_string(), payload).await,
+        };
+        if frame.agent_id != from.agent {
+            let detail = format!("agent_id: the frame says {}, it was sent by {}", frame.agent_id, from.agent);
+            return self.quarantine(source, "foreign agent", detail, payload).await;
+        }
+        let Some(pipeline) = self.pipeline().await else { return };
+        let (verdict, durable) = pipeline.judge(&frame);
+        match verdict {
+            Verdict::Seen => {
+                self.stats.frames_seen.fetch_add(1, Relaxed);
+                self.acknowledge(&[(frame.agent_id, Position { epoch: frame.epoch, seq: durable })], false);
+            }
+            Verdict::Gap { ask } => {
+                self.stats.frames_behind_gap.fetch_add(1, Relaxed);
+                self.view(&frame.agent_id, |view| view.gaps += 1);
+                if ask {
+                    tracing::info!(agent = %frame.agent_id, epoch = %frame.epoch, first_seq = %frame.first_seq, "a frame is missing before this one; asking for it");
+                    self.acknowledge(&[(frame.agent_id, Position { epoch: frame.epoch, seq: durable })], true);
+                }
+            }
+            Verdict::Take { skip, acknowledged_elsewhere } => {
+                if let Some(seq) = acknowledged_elsewhere {
+                    tracing::warn!(agent = %frame.agent_id, epoch = %frame.epoch, %seq, "this agent was acknowledged events that this lake does not hold: it reported to another hub before, or the lake is older than it was");
+                }
+                if let Err(over) = self.take_events(&pipeline, from, frame, skip, payload).await {
+                    tracing::debug!(%over, "a frame was not taken; its agent will send it again");
+                }
+            }
+        }
+    }
+
+    async fn take_events(
+        &self,
+        pipeline: &Pipeline,
+        from: &Sender,
+        frame: Frame,
+        skip: usize,
+        payload: Bytes,
+    ) -> Result<(), PipelineOver> {
+        let (epoch, first_seq, last_seq) = (frame.epoch, frame.first_seq, frame.last_seq());
+        let numbered = frame.events.into_iter().zip(first_seq.0..).skip(skip);
+        let mut events = Vec::new();
+        for (event, seq) in numbered {
+            if from.stores.as_ref().is_some_and(|granted| !granted.contains(&event.store_id())) {
+                self.quarantine_event(&from.topic, &event).await;
+            } else {
+                events.push((Seq(seq), event));
+            }
+        }
+        pipeline.take(&Source::agent(&from.agent, epoch), events, payload.len()).await?;
+        let now = Timestamp::now();
+        pipeline.advance(&from.agent, epoch, last_seq, || BronzeRow {
+            key: from.agent.to_string(),
+            value: payload,
+            topic: from.topic.clone(),
+            offset: first_seq.0 as i64,
+            timestamp: now.micros(),
+        });
+        self.stats.frames_taken.fetch_add(1, Relaxed);
+        self.view(&from.agent, |view| {
+            (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last_seq.0, Some(now));
+            view.frames += 1;
+        });
+        Ok(())
+    }
+
+    async fn quarantine_event(&self, topic: &str, event: &Event) {
+        let json = match event {
+            Event::Transaction(transaction) => accelerator::transaction_to_json(transaction),
+            Event::Count(count) => accelerator::count_to_json(count),
+        };
+        let detail = format!("store_id: {} is not one of the stores this agent may speak for", event.store_id());
+        self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, json.into()).await;
+    }
+
+    async fn take_raw(&self, store: StoreId, payload: Bytes) {
+        let topic = topics::raw(store);
+        let transaction = match accelerator::parse_transaction(&payload) {
+            Ok(transaction) if transaction.store_id == store => transaction,
+            Ok(transaction) => {
+                let detail = format!("store_id: the document says {}, the topic {store}", transaction.store_id);
+                return self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
+            }
+            Err(error) => {
+                return self.quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload).await;
+            }
+        };
+        // No durable ack here: the PUBACK is all that the sender gets, so it waits for the commit. If this pipeline ends
+        // before, the next one takes the document again, by identity once.
+        while let Some(pipeline) = self.pipeline().await {
+            let events = vec![(Seq(0), Event::Transaction(transaction.clone()))];
+            let taken = pipeline.take(&Source::unnumbered("raw"), events, payload.len()).await;
+            if taken.is_ok() {
+                pipeline.keep_raw(|| BronzeRow {
+                    key: store.to_string(),
+                    value: payload.clone(),
+                    topic: topic.clone(),
+                    offset: 0,
+                    timestamp: Timestamp::now().micros(),
+                });
+                pipeline.commit_wanted.notify_one();
+                if pipeline.durable().await.is_ok() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Puts something that cannot be taken into quarantine, once; what was refused lately is not kept again.
+    pub async fn quarantine(&self, source: String, reason: &'static str, detail: String, payload: Bytes) {
+        if !self.refused.lock().is_new(xxh3_128(&payload)) {
+            return;
+        }
+        tracing::warn!(%source, reason, %detail, bytes = payload.len(), "put into quarantine");
+        let row = QuarantineRow { received_at: Timestamp::now().micros(), source, reason, detail, payload };
+        while let Some(pipeline) = self.pipeline().await {
+            if pipeline.quarantine(row.clone()).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+impl FrameSink for Intake {
+    fn frame(&self, from: &Sender, payload: Bytes) -> BoxFuture<'_, ()> {
+        let from = from.clone();
+        Box::pin(async move { self.take_frame(&from, payload).await })
+    }
+
+    fn raw(&self, store: StoreId, payload: Bytes) -> BoxFuture<'_, ()> {
+        Box::pin(self.take_raw(store, payload))
+    }
+
+    fn status(&self, agent: &AgentId, status: Option<AgentStatus>) {
+        self.view(agent, |view| {
+            view.connected = status.as_ref().is_some_and(|status| status.online);
+            if let Some(status) = status {
+                view.status = Some(status);
+            }
+        });
+    }
+
+    fn refused(&self, source: String, reason: &'static str, detail: String, payload: Bytes) -> BoxFuture<'_, ()> {
+        Box::pin(self.quarantine(source, reason, detail, payload))
+    }
+}
+
+/// Hashes of what was refused lately, the oldest forgotten first.
+#[derive(Default)]
+struct RecentlyRefused {
+    hashes: HashSet<u128>,
+    order: VecDeque<u128>,
+}
+
+impl RecentlyRefused {
+    fn is_new(&mut self, hash: u128) -> bool {
+        if !self.hashes.insert(hash) {
+            return false;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > REFUSED_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.hashes.remove(&oldest);
+        }
+        true
+    }
+}

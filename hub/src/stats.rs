@@ -1,0 +1,60 @@
+//! Counters of the whole process, from which metrics and the pipeline's status are read.
+
+use crate::actors::Taken;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Monotonic counters since the process started (gauges are named so).
+#[derive(Debug, Default)]
+pub struct HubStats {
+    /// Frames that were taken.
+    pub frames_taken: AtomicU64,
+    /// Frames that had been taken before.
+    pub frames_seen: AtomicU64,
+    /// Frames behind a gap, not taken.
+    pub frames_behind_gap: AtomicU64,
+    /// Lines of transactions that were new.
+    pub changes: AtomicU64,
+    /// Counts that were new.
+    pub counts: AtomicU64,
+    /// Lines and counts that had been taken before.
+    pub duplicates: AtomicU64,
+    /// Rows put into quarantine.
+    pub quarantined: AtomicU64,
+    /// Silver commits.
+    pub silver_commits: AtomicU64,
+    /// Rows they appended.
+    pub silver_rows: AtomicU64,
+    /// Gold commits.
+    pub gold_commits: AtomicU64,
+    /// Rows they wrote.
+    pub gold_rows: AtomicU64,
+    /// Microseconds spent in silver commits.
+    pub silver_micros: AtomicU64,
+    /// Microseconds spent in gold commits.
+    pub gold_micros: AtomicU64,
+    /// Items that were summed anew from silver.
+    pub recounts: AtomicU64,
+    /// Commits that were tried again.
+    pub commit_retries: AtomicU64,
+    /// Lives of the pipeline after the first one.
+    pub pipeline_restarts: AtomicU64,
+    /// Gauge: version of silver/inventory_change.
+    pub silver_version: AtomicU64,
+    /// Gauge: version of gold/inventory_current.
+    pub gold_version: AtomicU64,
+    /// Gauge: stores that changed since the last gold commit.
+    pub gold_dirty_stores: AtomicU64,
+    /// Gauge: time of the last silver commit, microseconds since 1970.
+    pub last_silver_commit: AtomicU64,
+    /// Gauge: time of the last gold commit, microseconds since 1970.
+    pub last_gold_commit: AtomicU64,
+}
+
+impl HubStats {
+    /// Events were taken.
+    pub fn taken(&self, taken: &Taken) {
+        self.changes.fetch_add(taken.changes, Relaxed);
+        self.counts.fetch_add(taken.counts, Relaxed);
+        self.duplicates.fetch_add(taken.duplicates, Relaxed);
+    }
+}
