@@ -30,6 +30,16 @@ impl Applicability {
         }
     }
 
+    /// Whether the reference data has this store.
+    pub fn knows_store(&self, store_id: i32) -> bool {
+        self.stores.contains_key(&store_id)
+    }
+
+    /// Whether the reference data has this change type.
+    pub fn knows_change_type(&self, change_type_id: i32) -> bool {
+        self.change_types.contains_key(&change_type_id)
+    }
+
     /// Whether `other` judges any change of this store differently.
     pub fn differs_for(&self, store_id: i32, other: &Self) -> bool {
         self.change_types

@@ -33,11 +33,14 @@ impl Directory {
         Self(Arc::new(Inner { arbiters, shared, stores: RwLock::new(stores) }))
     }
 
-    /// Starts a store with the items that recovery found. It is looked at by the next cut.
-    pub fn restore(&self, store_id: i32, items: hashbrown::HashMap<i32, ItemState>) {
+    /// Starts a store with the items that recovery found. `behind`: gold does not show all of them as they are, so the
+    /// next cut looks at it.
+    pub fn restore(&self, store_id: i32, items: hashbrown::HashMap<i32, ItemState>, behind: bool) {
         let mut stores = self.0.stores.write();
-        stores.touched.insert(store_id);
-        self.start(&mut stores, store_id, items);
+        if behind {
+            stores.touched.insert(store_id);
+        }
+        self.start(&mut stores, store_id, items, behind);
     }
 
     /// The store that events are for; started if it is new. Whoever sends it events calls [`Directory::touched`] once they
@@ -49,7 +52,7 @@ impl Directory {
         let mut stores = self.0.stores.write();
         match stores.addresses.get(&store_id) {
             Some(address) => address.clone(),
-            None => self.start(&mut stores, store_id, hashbrown::HashMap::new()),
+            None => self.start(&mut stores, store_id, hashbrown::HashMap::new(), false),
         }
     }
 
@@ -60,9 +63,15 @@ impl Directory {
         }
     }
 
-    fn start(&self, stores: &mut Stores, store_id: i32, items: hashbrown::HashMap<i32, ItemState>) -> Addr<StoreActor> {
+    fn start(
+        &self,
+        stores: &mut Stores,
+        store_id: i32,
+        items: hashbrown::HashMap<i32, ItemState>,
+        behind: bool,
+    ) -> Addr<StoreActor> {
         let arbiter = &self.0.arbiters[store_id as usize % self.0.arbiters.len()];
-        let actor = StoreActor::new(store_id, items, stores.applicability.clone(), self.0.shared.clone());
+        let actor = StoreActor::new(store_id, items, behind, stores.applicability.clone(), self.0.shared.clone());
         let address = StoreActor::start_in_arbiter(arbiter, |_| actor);
         stores.addresses.insert(store_id, address.clone());
         address

@@ -104,7 +104,8 @@ impl Presence {
         }
     }
 
-    fn surely_empty(&self, kind: Kind, store_id: i32, day: i32) -> bool {
+    /// Whether silver surely holds nothing of that store and day that is not in the store's memory.
+    pub fn surely_empty(&self, kind: Kind, store_id: i32, day: i32) -> bool {
         match self.days.lock().get(&(kind, day)) {
             None => true,
             Some(DayPresence::SomeStores) => false,

@@ -7,15 +7,17 @@ mod item_state;
 mod seen;
 mod store_actor;
 mod store_cut;
+mod threads;
 mod views;
 
 pub use directory::Directory;
 pub use identity_lookup::{DayRequest, IdentityLookup, Kind, Presence};
-pub use item_state::{ItemState, LatestCount, NEVER};
+pub use item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 pub use seen::{Identity, count_identity, line_identity};
 pub use store_actor::{
     ActorLimits, Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
     TakeEvents, Taken,
 };
+pub use threads::ActorThreads;
 pub use store_cut::{Recount, StoreCut};
 pub use views::{ItemUpdate, ItemView, StoreSummary};

@@ -64,6 +64,20 @@ pub struct StoreShared {
     pub tracked_items: AtomicUsize,
 }
 
+impl StoreShared {
+    /// Nothing lives yet.
+    pub fn new(limits: ActorLimits, lookup: IdentityLookup, updates: broadcast::Sender<ItemUpdate>) -> Self {
+        Self {
+            limits,
+            lookup,
+            updates,
+            live_items: AtomicUsize::new(0),
+            identities: AtomicUsize::new(0),
+            tracked_items: AtomicUsize::new(0),
+        }
+    }
+}
+
 struct LiveItem {
     address: Addr<ItemActor>,
     used: Instant,
@@ -88,10 +102,11 @@ pub struct StoreActor {
 }
 
 impl StoreActor {
-    /// A store with the items that recovery found in the lake.
+    /// A store with the items that recovery found in the lake. `behind`: gold does not show all of them as they are.
     pub fn new(
         store_id: i32,
         items: hashbrown::HashMap<i32, ItemState>,
+        behind: bool,
         applicability: Arc<Applicability>,
         shared: Arc<StoreShared>,
     ) -> Self {
@@ -101,7 +116,7 @@ impl StoreActor {
             shared,
             applicability,
             newest: items.values().map(ItemState::date_time).max().unwrap_or(NEVER),
-            gold_dirty: items.values().any(ItemState::recount_due),
+            gold_dirty: behind,
             items,
             live: HashMap::new(),
             lines_seen: Seen::default(),
@@ -109,7 +124,7 @@ impl StoreActor {
             identities_reported: 0,
             changes: Vec::new(),
             counts: Vec::new(),
-            latest_dirty: false,
+            latest_dirty: behind,
             durable_cut: 0,
         }
     }

@@ -27,6 +27,12 @@ impl StoreCut {
         Self { store_id, changes, counts, gold: None, uncounted: None, latest: None, recounts: Vec::new() }
     }
 
+    /// Puts rows into the order of their items again.
+    pub fn sort(&mut self) {
+        self.gold.as_mut().into_iter().for_each(|rows| rows.sort_unstable_by_key(|row| row.item_id));
+        self.uncounted.as_mut().into_iter().for_each(|rows| rows.sort_unstable_by_key(|row| row.item_id));
+    }
+
     /// Takes the sum of an item's changes since `state.counts_from()` into the rows.
     pub fn recounted(&mut self, recount: &Recount, sum: i64, last_change: i64) {
         let mut state = recount.state;

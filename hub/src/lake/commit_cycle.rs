@@ -1,0 +1,465 @@
+//! The heart beat: what the stores took becomes silver, then gold, then the agents are told.
+//!
+//! One cycle, in this order, and each step only after the one before is durable:
+//! 1. At a gold cycle, look for new reference data; commit it, tell the stores.
+//! 2. Cut: the agents' positions first, then every store that took something (see `pipeline.rs`).
+//! 3. Silver and bronze: append the cut's rows. Then the positions, then the durable acks.
+//! 4. At a gold cycle: compact, sum what needs a recount, replace the rows of the stores that changed. The commit names the
+//!    silver versions it reflects.
+//!
+//! Every commit of a cycle carries the same transaction: application id and `epoch << 32 | number of the cut`. A commit that
+//! may have landed is made again with it and finds itself; a hub that was replaced is refused, and stops.
+
+use super::commit::{CommitError, CommitRequest};
+use super::event_log::{self, CycleRow, Expectations};
+use super::gold::{self, PerStore};
+use super::identities::SilverFiles;
+use super::log::{REFLECTS_KEY, Table};
+use super::recount::sum_changes;
+use super::tables_open::{EMBEDDED, Tables};
+use super::upkeep::{self, Upkeep};
+use super::{positions, reference, silver};
+use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
+use crate::gateway::Intake;
+use crate::pipeline::{CutBegin, Pipeline};
+use crate::reference::Applicability;
+use anyhow::{Context, Result};
+use onhand_common::{ReferenceData, Timestamp};
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// Longest pause between two tries of a commit.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Tries of a commit, once the hub was asked to stop.
+const TRIES_WHILE_STOPPING: u32 = 3;
+
+/// When what is done.
+#[derive(Debug, Clone)]
+pub struct CycleConfig {
+    /// Time between two silver commits.
+    pub silver_interval: Duration,
+    /// Time between two gold commits.
+    pub gold_interval: Duration,
+    /// Where reference data comes from.
+    pub reference: Option<PathBuf>,
+    /// Time between two looks at it.
+    pub reference_interval: Duration,
+}
+
+/// See the module.
+pub struct CommitCycle {
+    /// The tables, taken over by this hub.
+    pub tables: Tables,
+    /// From [`Tables::take_over`].
+    pub epoch: i64,
+    /// Whose stores are cut.
+    pub pipeline: Arc<Pipeline>,
+    /// Tells the agents.
+    pub intake: Arc<Intake>,
+    /// When what is done.
+    pub config: CycleConfig,
+    /// What applies now.
+    pub applicability: Arc<Applicability>,
+    /// The reference data of now, for whoever shows it.
+    pub reference: watch::Sender<Arc<ReferenceData>>,
+    /// Somebody wants the reference data to be looked at now.
+    pub reload_reference: Arc<Notify>,
+    /// What the identity reader reads.
+    pub files: watch::Sender<Arc<SilverFiles>>,
+    /// Stores that changed since the last gold commit.
+    pub behind: BTreeSet<i32>,
+    /// Asks for the last cycle.
+    pub shutdown: CancellationToken,
+    /// Keeps the tables small.
+    pub upkeep: Upkeep,
+}
+
+/// What a cycle learns on its way.
+struct Cycle {
+    cut: CutBegin,
+    cuts: Vec<StoreCut>,
+    row: CycleRow,
+}
+
+impl CommitCycle {
+    /// Runs until `shutdown`, which is followed by a last silver and gold commit, or until the pipeline is over.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] when another hub has taken the lake over: then nothing may be written any more.
+    pub async fn run(mut self) -> Result<(), CommitError> {
+        let mut ticks = tokio::time::interval(self.config.silver_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_gold = Instant::now();
+        let mut next_reference = Instant::now();
+        let mut log: Vec<CycleRow> = Vec::new();
+        let pipeline = Arc::clone(&self.pipeline);
+        let reload = Arc::clone(&self.reload_reference);
+        loop {
+            let mut look_at_reference = false;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = pipeline.commit_wanted.notified() => {}
+                () = reload.notified() => look_at_reference = true,
+                () = self.shutdown.cancelled() => {}
+                _ = pipeline.over_and_why() => return Ok(()),
+            }
+            let now = Instant::now();
+            look_at_reference |= now >= next_reference;
+            if look_at_reference {
+                next_reference = now + self.config.reference_interval;
+            }
+            let stopping = self.shutdown.is_cancelled();
+            let gold = stopping || look_at_reference || now >= next_gold;
+            if gold {
+                next_gold = now + self.config.gold_interval;
+            }
+            match self.cycle(gold, look_at_reference).await {
+                Ok(Some(row)) => log.push(row),
+                Ok(None) => {}
+                Err(Stopped::Commit(error)) => return Err(error),
+                Err(Stopped::Pipeline) => return Ok(()),
+            }
+            if gold && !log.is_empty() {
+                let rows = std::mem::take(&mut log);
+                let stats = Arc::clone(&self.pipeline.stats);
+                let (table, shutdown) = (&mut self.tables.event_log, &self.shutdown);
+                let write = async |table: &Table| event_log::append(table, &rows).await;
+                let transaction = (EMBEDDED, self.epoch << 32 | pipeline.durable_cut() as i64);
+                insist(table, shutdown, &stats, write, &transaction).await?;
+            }
+            if stopping {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn cycle(&mut self, gold: bool, look_at_reference: bool) -> Result<Option<CycleRow>, Stopped> {
+        let started = Timestamp::now().micros();
+        let restated = look_at_reference && self.look_at_reference().await?;
+        let mut cycle = self.cut(gold).await?;
+        cycle.row.started_at = started;
+        let appended = self.commit_silver(&mut cycle).await?;
+        let replaced = gold && self.commit_gold(&mut cycle).await?;
+        if !appended && !replaced && !restated {
+            return Ok(None);
+        }
+        cycle.row.kind = if restated { "restatement" } else if replaced { "gold" } else { "silver" };
+        cycle.row.silver_version = self.tables.changes.version();
+        cycle.row.gold_version = self.tables.gold.version();
+        cycle.row.finished_at = Timestamp::now().micros();
+        Ok(Some(cycle.row))
+    }
+
+    /// Returns whether something changed.
+    async fn look_at_reference(&mut self) -> Result<bool, Stopped> {
+        let Some(folder) = self.config.reference.clone() else { return Ok(false) };
+        let current = Arc::clone(&self.reference.borrow());
+        let asked = Arc::clone(&current);
+        let loaded = tokio::task::spawn_blocking(move || reference::load_folder(&folder, &asked)).await;
+        let loaded = match loaded.context("read the reference data").and_then(|loaded| loaded) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("the reference data stays as it is: {error:#}");
+                return Ok(false);
+            }
+        };
+        if loaded == *current {
+            return Ok(false);
+        }
+        // The number of the cut that follows.
+        let transaction = (EMBEDDED, self.epoch << 32 | (self.pipeline.durable_cut() as i64 + 1));
+        let (shutdown, stats, tables) = (&self.shutdown, &self.pipeline.stats, &mut self.tables);
+        if loaded.stores != current.stores {
+            let write = async |table: &Table| reference::replace_stores(table, &loaded.stores).await;
+            insist(&mut tables.stores, shutdown, stats, write, &transaction).await?;
+        }
+        if loaded.items != current.items {
+            let write = async |table: &Table| reference::replace_items(table, &loaded.items).await;
+            insist(&mut tables.items, shutdown, stats, write, &transaction).await?;
+        }
+        if loaded.change_types != current.change_types {
+            let write = async |table: &Table| reference::replace_change_types(table, &loaded.change_types).await;
+            insist(&mut tables.change_types, shutdown, stats, write, &transaction).await?;
+        }
+        self.applicability = Arc::new(Applicability::new(&loaded));
+        tracing::info!(
+            stores = loaded.stores.len(),
+            items = loaded.items.len(),
+            change_types = loaded.change_types.len(),
+            "new reference data"
+        );
+        self.reference.send_replace(Arc::new(loaded));
+        self.pipeline.directory.set_applicability(Arc::clone(&self.applicability));
+        for (store_id, address) in self.pipeline.directory.all() {
+            let touched = address.send(NewReference(Arc::clone(&self.applicability))).await;
+            if touched.map_err(|error| self.store_died(store_id, &error))? {
+                self.behind.insert(store_id);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn cut(&mut self, gold: bool) -> Result<Cycle, Stopped> {
+        let duplicates_before = self.pipeline.stats.duplicates.load(Relaxed);
+        let cut = self.pipeline.begin_cut();
+        self.behind.extend(&cut.touched);
+        let stores: Vec<i32> =
+            if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
+        let durable = self.pipeline.durable_cut();
+        let asked: Vec<_> = stores
+            .into_iter()
+            .filter_map(|store_id| Some((store_id, self.pipeline.directory.get(store_id)?)))
+            .map(|(store_id, address)| async move {
+                (store_id, address.send(Cut { number: cut.number, durable, gold }).await)
+            })
+            .collect();
+        let mut cuts = Vec::with_capacity(asked.len());
+        for (store_id, answer) in futures::future::join_all(asked).await {
+            cuts.push(answer.map_err(|error| self.store_died(store_id, &error))?);
+        }
+        let row = CycleRow {
+            stores: cuts.len() as i32,
+            quarantined: cut.quarantine.len() as i64,
+            duplicates: (self.pipeline.stats.duplicates.load(Relaxed) - duplicates_before) as i64,
+            ..CycleRow::default()
+        };
+        Ok(Cycle { cut, cuts, row })
+    }
+
+    /// Returns whether anything was appended.
+    async fn commit_silver(&mut self, cycle: &mut Cycle) -> Result<bool, Stopped> {
+        let started = Instant::now();
+        let transaction = self.transaction(&cycle.cut);
+        let changes: Vec<_> = cycle.cuts.iter().flat_map(|cut| &cut.changes).collect();
+        let counts: Vec<_> = cycle.cuts.iter().flat_map(|cut| &cut.counts).collect();
+        let appended = changes.len() + counts.len();
+        let mut expectations = Expectations::default();
+        changes.iter().for_each(|row| expectations.check(row, &self.applicability));
+        let (bronze, quarantine) = (&cycle.cut.bronze, &cycle.cut.quarantine);
+        let (shutdown, stats) = (&self.shutdown, &self.pipeline.stats);
+        let anything = appended + bronze.len() + quarantine.len() > 0;
+        tokio::try_join!(
+            append(&mut self.tables.bronze, shutdown, stats, &transaction, bronze.len(), || silver::bronze(bronze)),
+            append(&mut self.tables.quarantine, shutdown, stats, &transaction, quarantine.len(), || {
+                silver::quarantine(quarantine)
+            }),
+            append(&mut self.tables.changes, shutdown, stats, &transaction, changes.len(), || {
+                silver::changes(changes.clone())
+            }),
+            append(&mut self.tables.counts, shutdown, stats, &transaction, counts.len(), || {
+                silver::counts(counts.clone())
+            }),
+        )?;
+        let silver_version = self.tables.changes.version();
+        if anything {
+            let positions = &cycle.cut.positions;
+            let write = async |table: &Table| positions::replace(table, positions, silver_version).await;
+            insist(&mut self.tables.positions, shutdown, stats, write, &transaction).await?;
+        }
+        stats.gold_dirty_stores.store(self.behind.len() as u64, Relaxed);
+        if appended > 0 {
+            self.publish_files();
+        }
+        let news = self.pipeline.committed(&cycle.cut);
+        self.intake.acknowledge(&news, false);
+        let stats = &self.pipeline.stats;
+        if anything {
+            stats.silver_commits.fetch_add(1, Relaxed);
+            stats.silver_micros.fetch_add(started.elapsed().as_micros() as u64, Relaxed);
+            stats.silver_rows.fetch_add(appended as u64, Relaxed);
+            stats.silver_version.store(silver_version as u64, Relaxed);
+            stats.last_silver_commit.store(Timestamp::now().micros() as u64, Relaxed);
+        }
+        cycle.row.rows_appended = appended as i64;
+        cycle.row.expectations = expectations;
+        Ok(anything)
+    }
+
+    /// Returns whether gold was written.
+    async fn commit_gold(&mut self, cycle: &mut Cycle) -> Result<bool, Stopped> {
+        if self.behind.is_empty() {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        self.keep_small().await?;
+        let transaction = self.transaction(&cycle.cut);
+        let recounted = self.recount(&mut cycle.cuts).await?;
+        let gold: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.gold.take());
+        let latest: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.latest.take());
+        let uncounted: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.uncounted.take())
+            .into_iter()
+            .filter(|(id, rows)| !rows.is_empty() || self.tables.uncounted.files_of_partition((*id).into()).count() > 0)
+            .collect();
+        let (shutdown, stats, tables) = (&self.shutdown, &self.pipeline.stats, &mut self.tables);
+        if !latest.is_empty() {
+            let write = async |table: &Table| gold::replace_latest(table, &latest).await;
+            insist(&mut tables.latest, shutdown, stats, write, &transaction).await?;
+        }
+        if !uncounted.is_empty() {
+            let write = async |table: &Table| gold::replace_uncounted(table, &uncounted).await;
+            insist(&mut tables.uncounted, shutdown, stats, write, &transaction).await?;
+        }
+        let reflected = tables.reflected();
+        let write = async |table: &Table| {
+            Ok(gold::replace_gold(table, &gold).await?.with_metadata(REFLECTS_KEY, reflected.clone()))
+        };
+        insist(&mut tables.gold, shutdown, stats, write, &transaction).await?;
+        self.behind.clear();
+        for (store_id, sums) in recounted {
+            let Some(address) = self.pipeline.directory.get(store_id) else { continue };
+            let still_due = address.send(Recounted(sums)).await;
+            if still_due.map_err(|error| self.store_died(store_id, &error))? {
+                self.behind.insert(store_id);
+            }
+        }
+        let stats = &self.pipeline.stats;
+        cycle.row.rows_replaced = gold.iter().map(|(_, rows)| rows.len() as i64).sum();
+        stats.gold_commits.fetch_add(1, Relaxed);
+        stats.gold_rows.fetch_add(cycle.row.rows_replaced as u64, Relaxed);
+        stats.gold_micros.fetch_add(started.elapsed().as_micros() as u64, Relaxed);
+        stats.gold_version.store(self.tables.gold.version() as u64, Relaxed);
+        stats.gold_dirty_stores.store(self.behind.len() as u64, Relaxed);
+        stats.last_gold_commit.store(Timestamp::now().micros() as u64, Relaxed);
+        Ok(true)
+    }
+
+    /// Sums what the cuts could not tell, writes it into their rows, and returns it per store for the stores.
+    async fn recount(&mut self, cuts: &mut [StoreCut]) -> Result<HashMap<i32, Vec<(i32, i64, i64, i64)>>, Stopped> {
+        let wanted: HashMap<(i32, i32), i64> = cuts
+            .iter()
+            .flat_map(|cut| cut.recounts.iter().map(|r| ((cut.store_id, r.item_id), r.state.counts_from())))
+            .collect();
+        let mut answers: HashMap<i32, Vec<_>> = HashMap::new();
+        if wanted.is_empty() {
+            return Ok(answers);
+        }
+        let sums = loop {
+            match sum_changes(&self.tables.changes, &self.applicability, &wanted).await {
+                Ok(sums) => break sums,
+                Err(error) if self.shutdown.is_cancelled() => return Err(CommitError::Other(error).into()),
+                Err(error) => tracing::warn!("summing items from silver: {error:#}; trying again"),
+            }
+            tokio::time::sleep(LONGEST_PAUSE / 10).await;
+        };
+        self.pipeline.stats.recounts.fetch_add(wanted.len() as u64, Relaxed);
+        for cut in cuts {
+            for recount in std::mem::take(&mut cut.recounts) {
+                let (sum, last) = sums.get(&(cut.store_id, recount.item_id)).copied().unwrap_or((0, NEVER));
+                cut.recounted(&recount, sum, last);
+                let answer = (recount.item_id, recount.state.counts_from(), sum, last);
+                answers.entry(cut.store_id).or_default().push(answer);
+            }
+            cut.sort();
+        }
+        Ok(answers)
+    }
+
+    /// Compaction and the like. Before the gold commit, which then names the versions that they leave.
+    async fn keep_small(&mut self) -> Result<(), Stopped> {
+        // A file that gold has not seen yet must not be merged with one that it has: recovery goes by whole files.
+        let up_to = upkeep::UpTo {
+            changes: self.reflected_version("inventory_change").await?,
+            counts: self.reflected_version("inventory_snapshot").await?,
+        };
+        match self.upkeep.after_silver(&mut self.tables, &up_to).await {
+            Ok(true) => self.publish_files(),
+            Ok(false) => {}
+            Err(CommitError::Other(error)) => tracing::warn!("upkeep: {error:#}; trying again later"),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn reflected_version(&mut self, table: &str) -> Result<i64, Stopped> {
+        let reflects = self.tables.gold.reflects().await.map_err(CommitError::Other)?;
+        Ok(reflects.and_then(|(_, versions)| versions.get(table)?.as_i64()).unwrap_or(-1))
+    }
+
+    fn publish_files(&self) {
+        self.files.send_replace(Arc::new(SilverFiles {
+            changes: self.tables.changes.live_files().cloned().collect(),
+            counts: self.tables.counts.live_files().cloned().collect(),
+        }));
+    }
+
+    fn transaction(&self, cut: &CutBegin) -> (&'static str, i64) {
+        (EMBEDDED, self.epoch << 32 | cut.number as i64)
+    }
+
+    fn store_died(&self, store_id: i32, error: &actix::MailboxError) -> Stopped {
+        self.pipeline.fail(format!("store {store_id}: {error}"));
+        Stopped::Pipeline
+    }
+}
+
+/// Why a cycle did not end.
+enum Stopped {
+    Commit(CommitError),
+    Pipeline,
+}
+
+impl From<CommitError> for Stopped {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(error)
+    }
+}
+
+fn per_store<T>(cuts: &mut [StoreCut], mut take: impl FnMut(&mut StoreCut) -> Option<Vec<T>>) -> PerStore<T> {
+    cuts.iter_mut().filter_map(|cut| Some((cut.store_id, take(cut)?))).collect()
+}
+
+async fn append(
+    table: &mut Table,
+    shutdown: &CancellationToken,
+    stats: &crate::stats::HubStats,
+    transaction: &(&'static str, i64),
+    rows: usize,
+    batches: impl Fn() -> Result<Vec<deltalake::arrow::array::RecordBatch>>,
+) -> Result<(), CommitError> {
+    if rows == 0 {
+        return Ok(());
+    }
+    let write = async |table: &Table| Ok(CommitRequest::append(table.write(batches()?).await?));
+    insist(table, shutdown, stats, write, transaction).await
+}
+
+/// Writes and commits until it is done: while storage is away, the agents keep what is theirs.
+async fn insist(
+    table: &mut Table,
+    shutdown: &CancellationToken,
+    stats: &crate::stats::HubStats,
+    write: impl AsyncFn(&Table) -> Result<CommitRequest>,
+    transaction: &(&'static str, i64),
+) -> Result<(), CommitError> {
+    let mut tries = 0;
+    loop {
+        let result = match write(table).await {
+            Ok(request) => {
+                let (app_id, version) = *transaction;
+                table.commit(request.with_transaction(app_id, version)).await.map(drop)
+            }
+            Err(error) => Err(CommitError::Other(error)),
+        };
+        tries += 1;
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error @ CommitError::Fenced { .. }) => return Err(error),
+            Err(error) if shutdown.is_cancelled() && tries >= TRIES_WHILE_STOPPING => return Err(error),
+            Err(error) => {
+                stats.commit_retries.fetch_add(1, Relaxed);
+                tracing::warn!(table = %table.name(), tries, "commit: {error:#}; trying again");
+            }
+        }
+        let pause = Duration::from_millis(100 << tries.min(7)).min(LONGEST_PAUSE);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
