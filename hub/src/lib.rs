@@ -1,1 +1,3 @@
-//! placeholder
+//! The hub.
+
+pub mod lake;
