@@ -2,6 +2,7 @@
 
 pub mod actors;
 pub mod gateway;
+pub mod lake;
 pub mod pipeline;
 pub mod reference;
 pub mod rows;

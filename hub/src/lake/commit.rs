@@ -1,0 +1,484 @@
+//! The commit loop: one log entry, written only if nothing that happened meanwhile speaks against it.
+//!
+//! deltalake's own conflict checker takes every copy-on-write for a read of the whole table (false conflicts), lets an
+//! application's transaction go backwards, and accepts the replacement of a file that was compacted away. What holds here:
+//! - An entry takes the version after the newest one that this handle has read, or none.
+//! - An application id never goes backwards. The same version again is the same commit, and finds itself.
+//! - A file is removed only by an entry that saw it live.
+//! - An answer that may mean yes (a timeout after the write) is tried again from the same version with the same bytes;
+//!   the entry's own id tells whether the first one landed.
+
+use super::files::PendingAdd;
+use super::log::{COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table};
+use super::tables::TableName;
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::kernel::{Action, CommitInfo, Transaction};
+use deltalake::logstore::CommitOrBytes;
+use serde_json::{Map, Value};
+use std::time::Duration;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+/// How often an answer that is neither yes nor no is tried again.
+const AMBIGUOUS_TRIES: u32 = 6;
+/// How many entries of others may come first, one after another, before a commit gives up.
+const MAX_LOST_RACES: u32 = 1_000;
+
+/// What to commit.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// Files to bring in, already written and durable.
+    pub adds: Vec<PendingAdd>,
+    /// Live files to take out.
+    pub removes: Vec<LiveFile>,
+    /// Takes out all files that are live when the entry lands.
+    pub remove_all: bool,
+    /// What it is called in the table's history: `WRITE`, `OPTIMIZE`, …
+    pub operation: &'static str,
+    /// What else the entry says about itself.
+    pub metadata: Map<String, Value>,
+    /// Application id and its version: makes the commit repeatable, and fences whoever has an older version.
+    pub transaction: Option<(String, i64)>,
+    /// Whether the table's rows change; compaction says no.
+    pub data_change: bool,
+}
+
+impl CommitRequest {
+    /// Brings files in.
+    pub fn append(adds: Vec<PendingAdd>) -> Self {
+        Self {
+            adds,
+            removes: Vec::new(),
+            remove_all: false,
+            operation: "WRITE",
+            metadata: Map::new(),
+            transaction: None,
+            data_change: true,
+        }
+    }
+
+    /// Brings files in in the place of others.
+    pub fn replace(removes: Vec<LiveFile>, adds: Vec<PendingAdd>) -> Self {
+        Self { removes, ..Self::append(adds) }
+    }
+
+    /// Brings files in in the place of all others.
+    pub fn overwrite(adds: Vec<PendingAdd>) -> Self {
+        Self { remove_all: true, ..Self::append(adds) }
+    }
+
+    /// Adds the application id and its version.
+    #[must_use]
+    pub fn with_transaction(mut self, app_id: impl Into<String>, version: i64) -> Self {
+        self.transaction = Some((app_id.into(), version));
+        self
+    }
+
+    /// Adds something that the entry says about itself.
+    #[must_use]
+    pub fn with_metadata(mut self, key: &str, value: Value) -> Self {
+        self.metadata.insert(key.to_owned(), value);
+        self
+    }
+}
+
+/// Why a commit did not land.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another holds this application id: whoever gets this must stop writing.
+    #[error("{table}: {app_id} is at {found}, {ours} comes too late: another process has taken over")]
+    Fenced {
+        /// The table.
+        table: TableName,
+        /// The application id.
+        app_id: String,
+        /// Its version in the log.
+        found: i64,
+        /// The version that was to be committed.
+        ours: i64,
+    },
+    /// A file that was to be taken out is no longer live. The handle now knows the newer version: plan again.
+    #[error("{table}: version {version} has already taken out {path}")]
+    Conflict {
+        /// The table.
+        table: TableName,
+        /// The version that this handle knows now.
+        version: i64,
+        /// The file.
+        path: String,
+    },
+    /// Anything else: storage, a log that cannot be read.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// What an entry that came first means for ours.
+enum Verdict {
+    Ours,
+    Unrelated,
+    Reload,
+}
+
+impl Table {
+    /// Commits; returns the version that the table has then (for a repeated transaction, the one it had at first, if
+    /// the log still tells).
+    ///
+    /// # Errors
+    /// See [`CommitError`]. After an error nothing of this request is in the table, except that after
+    /// [`CommitError::Other`] it may be: the same transaction again finds out.
+    pub async fn commit(&mut self, request: CommitRequest) -> Result<i64, CommitError> {
+        if let Some(version) = self.committed_before(&request).await? {
+            return Ok(version);
+        }
+        self.check_live(&request.removes)?;
+        let mut request = request;
+        if !request.metadata.contains_key(REFLECTS_KEY)
+            && self.name == TableName::InventoryCurrent
+            && let Some((_, reflects)) = self.reflects().await?
+        {
+            request.metadata.insert(REFLECTS_KEY.to_owned(), reflects);
+        }
+        let id = Uuid::new_v4();
+        request.metadata.insert(COMMIT_ID_KEY.to_owned(), Value::String(id.to_string()));
+        let (mut failures, mut lost) = (0, 0);
+        loop {
+            let version = self.version + 1;
+            let actions = self.actions(&request, version);
+            match self.write_entry(version, &actions, id).await {
+                Ok(()) => {
+                    self.apply(version, &actions)?;
+                    return Ok(version);
+                }
+                Err(TransactionError::VersionAlreadyExists(_)) => {
+                    let verdict = self.meet(version, &request, id).await?;
+                    match verdict {
+                        Verdict::Ours => return Ok(version),
+                        Verdict::Unrelated => {}
+                        Verdict::Reload => {
+                            self.reload(None).await?;
+                            if let Some(version) = self.committed_before(&request).await? {
+                                return Ok(version);
+                            }
+                            self.check_live(&request.removes)?;
+                        }
+                    }
+                    lost += 1;
+                    if lost > MAX_LOST_RACES {
+                        return Err(anyhow::anyhow!("{}: lost {lost} races for the next version", self.name).into());
+                    }
+                    let most = 1 << lost.min(6);
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(0..most))).await;
+                }
+                Err(error) => {
+                    failures += 1;
+                    let error =
+                        anyhow::Error::from(error).context(format!("write log entry {version} of {}", self.name));
+                    if failures >= AMBIGUOUS_TRIES {
+                        return Err(error.into());
+                    }
+                    warn!("{error:#}; trying again");
+                    let most = 100 << failures;
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(most / 2..most))).await;
+                }
+            }
+        }
+    }
+
+    /// Commits nothing but an application id's version: whoever has an older one can no longer commit.
+    ///
+    /// # Errors
+    /// As [`Table::commit`].
+    pub async fn fence(&mut self, app_id: &str, version: i64) -> Result<i64, CommitError> {
+        let mut request = CommitRequest::append(Vec::new()).with_transaction(app_id, version);
+        request.operation = "FENCE";
+        request.data_change = false;
+        self.commit(request).await
+    }
+
+    async fn committed_before(&mut self, request: &CommitRequest) -> Result<Option<i64>, CommitError> {
+        let Some((app_id, ours)) = &request.transaction else { return Ok(None) };
+        let Some(found) = self.transaction_version(app_id).await? else { return Ok(None) };
+        self.check_fence(app_id, found, *ours)?;
+        if found < *ours {
+            return Ok(None);
+        }
+        // The same: look for the entry, newest first, as far as the log reaches.
+        for version in (0..=self.version).rev() {
+            let Some(actions) = self.read_entry(version).await? else { break };
+            if transaction_of(&actions, app_id) == Some(*ours) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(Some(self.version))
+    }
+
+    fn check_fence(&self, app_id: &str, found: i64, ours: i64) -> Result<(), CommitError> {
+        if found <= ours {
+            return Ok(());
+        }
+        Err(CommitError::Fenced { table: self.name, app_id: app_id.to_owned(), found, ours })
+    }
+
+    fn check_live(&self, removes: &[LiveFile]) -> Result<(), CommitError> {
+        let gone = removes.iter().find(|f| !self.files.contains_key(&(f.partition, f.path.clone())));
+        match gone {
+            None => Ok(()),
+            Some(file) => {
+                let path = file.path.to_string();
+                Err(CommitError::Conflict { table: self.name, version: self.version, path })
+            }
+        }
+    }
+
+    /// Reads the entry that took our version, judges it, and takes it over.
+    async fn meet(&mut self, version: i64, request: &CommitRequest, id: Uuid) -> Result<Verdict, CommitError> {
+        let Some(actions) = self.read_entry(version).await? else {
+            // Taken when we wrote, gone when we read: the log was cleaned beyond us.
+            return Ok(Verdict::Reload);
+        };
+        let id = id.to_string();
+        let ours = actions.iter().any(|action| match action {
+            Action::CommitInfo(info) => info.info.get(COMMIT_ID_KEY).and_then(Value::as_str) == Some(&id),
+            _ => false,
+        });
+        let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
+        if !ours && let Some((app_id, wanted)) = &request.transaction {
+            if let Some(found) = transaction_of(&actions, app_id) {
+                // A lower one moves on as any entry does; it was ours to come after.
+                if found > *wanted {
+                    self.apply(version, &actions)?;
+                    self.check_fence(app_id, found, *wanted)?;
+                } else if found == *wanted {
+                    verdict = Verdict::Ours;
+                }
+            }
+        }
+        if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
+            return Ok(if matches!(verdict, Verdict::Ours) { verdict } else { Verdict::Reload });
+        }
+        self.apply(version, &actions)?;
+        if matches!(verdict, Verdict::Unrelated) {
+            debug!("{}: version {version} is another's", self.name);
+            self.check_live(&request.removes)?;
+        }
+        Ok(verdict)
+    }
+
+    fn actions(&self, request: &CommitRequest, version: i64) -> Vec<Action> {
+        let now = chrono::Utc::now().timestamp_millis();
+        let mut actions = Vec::with_capacity(request.adds.len() + request.removes.len() + 2);
+        actions.push(Action::CommitInfo(CommitInfo {
+            timestamp: Some(now),
+            operation: Some(request.operation.to_owned()),
+            operation_parameters: Some(Default::default()),
+            read_version: u64::try_from(self.version).ok(),
+            is_blind_append: Some(request.removes.is_empty() && !request.remove_all),
+            engine_info: Some(concat!("onhand-hub/", env!("CARGO_PKG_VERSION")).to_owned()),
+            info: request.metadata.clone().into_iter().collect(),
+            ..Default::default()
+        }));
+        if let Some((app_id, version)) = &request.transaction {
+            let transaction = Transaction { app_id: app_id.clone(), version: *version, last_updated: Some(now) };
+            actions.push(Action::Txn(transaction));
+        }
+        let to_remove = |file: &LiveFile| Action::Remove(file.to_remove(self.name, now, request.data_change));
+        if request.remove_all {
+            actions.extend(self.files.values().map(to_remove));
+        } else {
+            actions.extend(request.removes.iter().map(to_remove));
+        }
+        actions.extend(request.adds.iter().map(|pending| {
+            let mut add = pending.add.clone();
+            add.data_change = request.data_change;
+            let since = pending.since.unwrap_or(version).to_string();
+            add.tags = Some([(SINCE_TAG.to_owned(), Some(since))].into());
+            Action::Add(add)
+        }));
+        actions
+    }
+
+    async fn write_entry(&self, version: i64, actions: &[Action], id: Uuid) -> Result<(), TransactionError> {
+        let mut bytes = Vec::new();
+        for action in actions {
+            serde_json::to_writer(&mut bytes, action)
+                .map_err(|json_err| TransactionError::SerializeLogJson { json_err })?;
+            bytes.push(b'\n');
+        }
+        let number = u64::try_from(version).expect("versions count up from 0");
+        self.log.write_commit_entry(number, CommitOrBytes::LogBytes(bytes.into()), id).await
+    }
+}
+
+fn transaction_of(actions: &[Action], app_id: &str) -> Option<i64> {
+    actions.iter().find_map(|action| match action {
+        Action::Txn(txn) if txn.app_id == app_id => Some(txn.version),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::{NEW_YEAR, changes, gold, lake};
+    use crate::lake::{Lake, read};
+    use futures::TryStreamExt;
+    use serde_json::json;
+
+    const DAY: i64 = 86_400_000_000;
+
+    async fn rows(table: &Table) -> Vec<(i32, i32, i64)> {
+        let mut rows = Vec::new();
+        let mut batches = std::pin::pin!(table.read_all(&["store_id", "item_id", "current_inventory"]));
+        while let Some(batch) = batches.try_next().await.unwrap() {
+            let (stores, items) = (read::ints(&batch, 0).unwrap(), read::ints(&batch, 1).unwrap());
+            let on_hand = read::longs(&batch, 2).unwrap();
+            rows.extend((0..batch.num_rows()).map(|i| (stores[i], items[i], on_hand[i])));
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    async fn gold_table(lake: &Lake) -> Table {
+        let mut table = Table::open_or_create(lake, TableName::InventoryCurrent).await.unwrap();
+        let adds = table.write([gold(&[(1, 10, 5, 0, NEW_YEAR), (2, 10, 7, -1, NEW_YEAR), (3, 9, 1, 1, NEW_YEAR)])]);
+        let adds = adds.await.unwrap();
+        let request =
+            CommitRequest::append(adds).with_transaction("p0", 1).with_metadata("onhand", json!({"store": 4}));
+        assert_eq!(table.commit(request).await.unwrap(), 1);
+        table
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_committed_is_there_after_a_reload() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let written = changes(&[("a", 1, NEW_YEAR + 1, 1, 10, -2), ("b", 2, NEW_YEAR + DAY, 2, 11, 24)]);
+        let adds = table.write([written]).await.unwrap();
+        assert_eq!(adds.len(), 2, "one file per day");
+        let version = table.commit(CommitRequest::append(adds).with_transaction("p0", 7)).await.unwrap();
+        assert_eq!(version, 1);
+
+        let mut reloaded = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        assert_eq!(reloaded.files, table.files);
+        assert_eq!(reloaded.transaction_version("p0").await.unwrap(), Some(7));
+        assert_eq!(reloaded.transaction_version("p1").await.unwrap(), None);
+        let day = reloaded.files_of_partition(18_628).collect::<Vec<_>>();
+        assert_eq!(day.len(), 1);
+        assert_eq!(day[0].date_time, Some((NEW_YEAR, NEW_YEAR + 999)));
+        assert_eq!((day[0].store_id, day[0].rows, day[0].added_version), (Some((1, 1)), 1, 1));
+
+        let mut seen = Vec::new();
+        reloaded.visit_changes(reloaded.files_since(0), |row| seen.push(row)).await.unwrap();
+        seen.sort_by_key(|row| row.store_id);
+        let first =
+            read::ChangeRow { store_id: 1, item_id: 10, date_time: NEW_YEAR + 1, change_type_id: 1, quantity: -2 };
+        assert_eq!((seen.len(), seen[0]), (2, first));
+
+        let mut dates = std::pin::pin!(reloaded.read_all(&["date", "trans_id"]));
+        let batch = dates.try_next().await.unwrap().unwrap();
+        assert_eq!(batch.schema().field(0).name(), "date");
+        assert!(format!("{:?}", batch.column(0)).contains("2021-01-01"));
+
+        let at_start = Table::open_at(&lake, TableName::InventoryChange, 0).await.unwrap();
+        assert_eq!((at_start.version(), at_start.file_count()), (0, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_handles_replace_different_stores_but_not_the_same() {
+        let (_folder, lake) = lake();
+        let mut one = gold_table(&lake).await;
+        let mut two = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        let of = |table: &Table, store: i64| table.files_of_partition(store).cloned().collect::<Vec<_>>();
+
+        let request =
+            CommitRequest::replace(of(&one, 1), one.write([gold(&[(1, 10, 50, 0, NEW_YEAR)])]).await.unwrap());
+        assert_eq!(one.commit(request.with_transaction("p0", 2)).await.unwrap(), 2);
+        let old = of(&two, 1);
+        // `two` still knows version 1 only. Another store: goes through, behind the other's.
+        let request =
+            CommitRequest::replace(of(&two, 2), two.write([gold(&[(2, 10, 70, 0, NEW_YEAR)])]).await.unwrap());
+        assert_eq!(two.commit(request.with_transaction("p1", 1)).await.unwrap(), 3);
+        assert_eq!(rows(&two).await, [(1, 10, 50), (2, 10, 70), (3, 9, 2)]);
+        // The same store, planned on what is gone: refused.
+        let request = CommitRequest::replace(old, two.write([gold(&[(1, 10, 60, 0, NEW_YEAR)])]).await.unwrap());
+        assert!(matches!(two.commit(request).await, Err(CommitError::Conflict { version: 3, .. })));
+        // The same, when the handle does not know yet.
+        let mut three = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
+        let request =
+            CommitRequest::replace(of(&three, 1), three.write([gold(&[(1, 1, 1, 0, NEW_YEAR)])]).await.unwrap());
+        assert!(matches!(three.commit(request).await, Err(CommitError::Conflict { version: 2, .. })));
+        let now = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert_eq!((now.version(), rows(&now).await), (3, vec![(1, 10, 50), (2, 10, 70), (3, 9, 2)]));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_zombie_is_fenced_and_a_repeated_transaction_finds_itself() {
+        let (_folder, lake) = lake();
+        let mut zombie = gold_table(&lake).await;
+        let mut heir = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert_eq!(heir.fence("p0", 1 << 32).await.unwrap(), 2);
+        assert_eq!(
+            heir.reflects().await.unwrap(),
+            Some((2, json!({"store": 4}))),
+            "a fence repeats what gold reflects"
+        );
+
+        let late = || CommitRequest::append(Vec::new()).with_transaction("p0", 2);
+        let fenced = zombie.commit(late()).await;
+        assert!(matches!(fenced, Err(CommitError::Fenced { found, ours: 2, .. }) if found == 1 << 32));
+        // Also with a handle that saw the fence, and one that reads it from the log.
+        assert!(matches!(zombie.commit(late()).await, Err(CommitError::Fenced { .. })));
+        let mut fresh = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert!(matches!(fresh.commit(late()).await, Err(CommitError::Fenced { .. })));
+
+        let again = CommitRequest::append(Vec::new()).with_transaction("p0", 1 << 32);
+        assert_eq!(fresh.commit(again.clone()).await.unwrap(), 2, "a fresh handle knows from the log");
+        let mut stale = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
+        assert_eq!(stale.commit(again).await.unwrap(), 2, "a stale handle meets it");
+        assert_eq!(Table::open(&lake, TableName::InventoryCurrent).await.unwrap().version(), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn eight_writers_have_one_winner_per_version() {
+        let (_folder, lake) = lake();
+        gold_table(&lake).await;
+        let writers = (0..8).map(|writer| {
+            let lake = lake.clone();
+            tokio::spawn(async move {
+                let mut table = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
+                let mut versions = Vec::new();
+                for round in 0..5 {
+                    let adds = table.write([gold(&[(100 + writer, round, 1, 0, NEW_YEAR)])]).await.unwrap();
+                    let request = CommitRequest::append(adds).with_transaction(format!("w{writer}"), i64::from(round));
+                    versions.push(table.commit(request).await.unwrap());
+                }
+                versions
+            })
+        });
+        let mut versions = Vec::new();
+        for writer in writers.collect::<Vec<_>>() {
+            versions.extend(writer.await.unwrap());
+        }
+        versions.sort_unstable();
+        assert_eq!(versions, (2..42).collect::<Vec<_>>());
+        let table = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert_eq!((table.version(), table.row_count()), (41, 43));
+    }
+
+    #[tokio::test]
+    async fn an_overwrite_takes_everything_out_and_metadata_is_found_again() {
+        let (_folder, lake) = lake();
+        let mut one = gold_table(&lake).await;
+        let mut two = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        let more = one.write([gold(&[(4, 4, 4, 0, NEW_YEAR)])]).await.unwrap();
+        one.commit(CommitRequest::append(more)).await.unwrap();
+        let adds = two.write([gold(&[(9, 9, 9, 0, NEW_YEAR)])]).await.unwrap();
+        let request = CommitRequest::overwrite(adds).with_metadata("onhand", json!({"store": 5}));
+        assert_eq!(two.commit(request).await.unwrap(), 3);
+        let mut now = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert_eq!(rows(&now).await, [(9, 9, 9)]);
+        assert_eq!(now.reflects().await.unwrap(), Some((3, json!({"store": 5}))));
+        let of_one = now.last_commit_metadata_where(|m| (m.get("onhand")?["store"] == 4).then_some(())).await.unwrap();
+        assert_eq!(of_one, Some((2, ())), "carried on by the append");
+    }
+}

@@ -1,0 +1,425 @@
+//! A table's state as its log tells it: version, live files, transaction versions, what commits said about themselves.
+//!
+//! What holds:
+//! - A handle reads the log once. Afterwards it learns from its own commits, and from those of others that it meets
+//!   while committing, so it never skips an entry.
+//! - A handle belongs to one task. Two handles on one table, in one process or in two, are safe: the log decides.
+//! - [`LiveFile::added_version`] is the version that brought the file's rows first. Compaction keeps it (as the tag
+//!   [`SINCE_TAG`]), so "what came after version v" is answered by files alone.
+
+use super::storage::Lake;
+use super::tables::{ColumnType, TableName};
+use anyhow::{Context, Result, bail, ensure};
+use buoyant_kernel::Snapshot as KernelSnapshot;
+use deltalake::kernel::{Action, Add, Remove, Snapshot};
+use deltalake::logstore::LogStoreRef;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use onhand_common::Timestamp;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The tag of an Add action that names the version which brought its rows first.
+pub(crate) const SINCE_TAG: &str = "onhand.since";
+/// The key of a commit's metadata under which a gold commit names the silver versions it reflects.
+pub const REFLECTS_KEY: &str = "onhand";
+/// The key of a commit's metadata under which its writer finds its own entry again.
+pub(crate) const COMMIT_ID_KEY: &str = "onhandCommit";
+
+/// A data file of a table's current version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveFile {
+    /// Relative to the table's folder.
+    pub path: Arc<str>,
+    /// Bytes.
+    pub size: u64,
+    /// Store id, or days since 1970; `None` where the table has no partitions, or the value is null.
+    pub partition: Option<i64>,
+    /// Rows.
+    pub rows: u64,
+    /// Least and greatest `date_time`, microseconds; the greatest may be up to 999 µs above the true one.
+    pub date_time: Option<(i64, i64)>,
+    /// Least and greatest `store_id`.
+    pub store_id: Option<(i32, i32)>,
+    /// The version that brought its rows first.
+    pub added_version: i64,
+    /// When it was written, milliseconds since 1970.
+    pub modified: i64,
+}
+
+/// A table, opened at a version.
+pub struct Table {
+    pub(crate) lake: Lake,
+    pub(crate) name: TableName,
+    pub(crate) log: LogStoreRef,
+    pub(crate) version: i64,
+    /// By partition, so that one partition's files are found without looking at the others'.
+    pub(crate) files: BTreeMap<(Option<i64>, Arc<str>), LiveFile>,
+    /// What is known of application transactions at `version`; `None`: it is known that there is none.
+    pub(crate) transactions: HashMap<String, Option<i64>>,
+    /// The newest commit that has [`REFLECTS_KEY`], once it was looked for.
+    pub(crate) reflects: Option<Option<(i64, Value)>>,
+}
+
+impl Table {
+    /// Opens the newest version; creates the table if it is not there.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or describes another table than this program knows.
+    pub async fn open_or_create(lake: &Lake, name: TableName) -> Result<Self> {
+        let log = lake.log_store(name)?;
+        if !log.is_delta_table_location().await.with_context(|| format!("look for the table {name}"))? {
+            if let Err(error) = lake.create_table(name, Arc::clone(&log)).await {
+                // Another process may have been faster: then the table is there.
+                return Self::load(lake, name, None).await.map_err(|_| error);
+            }
+        }
+        Self::load(lake, name, None).await
+    }
+
+    /// Opens the newest version of a table that is there.
+    ///
+    /// # Errors
+    /// If there is none, or its log cannot be read.
+    pub async fn open(lake: &Lake, name: TableName) -> Result<Self> {
+        Self::load(lake, name, None).await
+    }
+
+    /// Opens an older version.
+    ///
+    /// # Errors
+    /// Also if the version does not exist, or its log entries were cleaned away.
+    pub async fn open_at(lake: &Lake, name: TableName, version: i64) -> Result<Self> {
+        Self::load(lake, name, Some(version)).await
+    }
+
+    /// Opens the version that was the newest at a time, by the times at which log entries were written.
+    ///
+    /// # Errors
+    /// Also if the log no longer reaches back so far.
+    pub async fn open_as_of(lake: &Lake, name: TableName, time: Timestamp) -> Result<Self> {
+        let log = lake.log_store(name)?;
+        let entries: Vec<_> = log.object_store(None).list(Some(log.log_path())).try_collect().await?;
+        let versions = entries.iter().filter_map(|entry| {
+            let version = entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()?;
+            Some((version, entry.last_modified.timestamp_micros()))
+        });
+        let newest = versions.filter(|(_, written)| *written <= time.micros()).map(|(version, _)| version).max();
+        let version = newest.with_context(|| format!("the log of {name} does not reach back to {time}"))?;
+        Self::load(lake, name, Some(version)).await
+    }
+
+    async fn load(lake: &Lake, name: TableName, version: Option<i64>) -> Result<Self> {
+        let log = lake.log_store(name)?;
+        let mut table = Self {
+            lake: lake.clone(),
+            name,
+            log,
+            version: -1,
+            files: BTreeMap::new(),
+            transactions: HashMap::new(),
+            reflects: None,
+        };
+        table.reload(version).await?;
+        Ok(table)
+    }
+
+    /// Reads the log anew.
+    pub(crate) async fn reload(&mut self, version: Option<i64>) -> Result<()> {
+        let name = self.name;
+        let at =
+            version.map(u64::try_from).transpose().with_context(|| format!("{name} has no version {version:?}"))?;
+        let asked = || match version {
+            Some(version) => format!("open version {version} of {name} in {}", self.lake.root()),
+            None => format!("open the table {name} in {}", self.lake.root()),
+        };
+        let snapshot = Snapshot::try_new(self.log.as_ref(), at).await.with_context(asked)?;
+        self.check(&snapshot)?;
+        let loaded = i64::try_from(snapshot.version()).context("a version fits 63 bits")?;
+        let mut files = BTreeMap::new();
+        let mut views = snapshot.file_views(self.log.as_ref(), None);
+        while let Some(view) = views.try_next().await.with_context(asked)? {
+            ensure!(
+                view.deletion_vector_descriptor().is_none(),
+                "{name} has deletion vectors, which are not read here"
+            );
+            // Without the tag it is not known: the newest version it can have is the safe answer for whoever asks what came later.
+            #[expect(deprecated, reason = "nothing else passes the tags on")]
+            let add = view.add_action();
+            let file = LiveFile::from_add(name, &add, loaded)?;
+            files.insert((file.partition, Arc::clone(&file.path)), file);
+        }
+        drop(views);
+        self.version = loaded;
+        self.files = files;
+        self.transactions.clear();
+        self.reflects = None;
+        Ok(())
+    }
+
+    /// The table must be the one that this program writes: same columns, and nothing of Delta that it does not know.
+    fn check(&self, snapshot: &Snapshot) -> Result<()> {
+        let protocol = snapshot.protocol();
+        let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
+        if reader > 1 || writer > 2 {
+            bail!(
+                "{} asks for a reader of version {reader} and a writer of version {writer}; known are 1 and 2",
+                self.name
+            );
+        }
+        let found = snapshot.arrow_schema();
+        for (index, column) in self.name.definition().columns.iter().enumerate() {
+            let field = found.fields().get(index);
+            if field.is_none_or(|f| f.name() != column.name || *f.data_type() != column.kind.arrow()) {
+                bail!("{}: column {index} should be {} {:?}, but is {field:?}", self.name, column.name, column.kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which table it is.
+    pub fn name(&self) -> TableName {
+        self.name
+    }
+
+    /// Which lake it is in.
+    pub fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// The version that this handle knows.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// All live files, by partition.
+    pub fn live_files(&self) -> impl Iterator<Item = &LiveFile> {
+        self.files.values()
+    }
+
+    /// How many live files there are.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> u64 {
+        self.files.values().map(|f| f.rows).sum()
+    }
+
+    /// The live files of one partition: a store, or a day.
+    pub fn files_of_partition(&self, partition: i64) -> impl Iterator<Item = &LiveFile> {
+        let first: (Option<i64>, Arc<str>) = (Some(partition), "".into());
+        self.files.range(first..).take_while(move |((p, _), _)| *p == Some(partition)).map(|(_, file)| file)
+    }
+
+    /// The live files with rows that came after `version`, the oldest first.
+    pub fn files_since(&self, version: i64) -> Vec<LiveFile> {
+        let mut files: Vec<LiveFile> = self.files.values().filter(|f| f.added_version > version).cloned().collect();
+        files.sort_by(|a, b| (a.added_version, a.modified, &a.path).cmp(&(b.added_version, b.modified, &b.path)));
+        files
+    }
+
+    /// The version that an application committed last, if it ever did.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn transaction_version(&mut self, app_id: &str) -> Result<Option<i64>> {
+        if let Some(known) = self.transactions.get(app_id) {
+            return Ok(*known);
+        }
+        let engine = self.log.engine(None);
+        let root = self.log.root_url().to_string();
+        let version = u64::try_from(self.version).context("a loaded table has a version")?;
+        let app = app_id.to_owned();
+        let found = tokio::task::spawn_blocking(move || {
+            let snapshot = KernelSnapshot::builder_for(root).at_version(version).build(engine.as_ref())?;
+            snapshot.get_app_id_version(&app, engine.as_ref())
+        })
+        .await?
+        .with_context(|| format!("look for transactions of {app_id} in {}", self.name))?;
+        self.transactions.insert(app_id.to_owned(), found);
+        Ok(found)
+    }
+
+    /// What the commit of a version said about itself; `None` once its entry was cleaned away.
+    ///
+    /// # Errors
+    /// If the entry is there but cannot be read.
+    pub async fn commit_metadata(&self, version: i64) -> Result<Option<Map<String, Value>>> {
+        let Some(actions) = self.read_entry(version).await? else { return Ok(None) };
+        let info = actions.into_iter().find_map(|action| match action {
+            Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
+            _ => None,
+        });
+        Ok(Some(info.unwrap_or_default()))
+    }
+
+    /// The newest commit, not newer than this handle's version, of whose metadata `find` makes something; as far back
+    /// as the log has entries.
+    ///
+    /// # Errors
+    /// If an entry cannot be read.
+    pub async fn last_commit_metadata_where<T>(
+        &self,
+        mut find: impl FnMut(&Map<String, Value>) -> Option<T>,
+    ) -> Result<Option<(i64, T)>> {
+        for version in (0..=self.version).rev() {
+            let Some(metadata) = self.commit_metadata(version).await? else { break };
+            if let Some(found) = find(&metadata) {
+                return Ok(Some((version, found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The silver versions that this version reflects, with the version of this table that said so first.
+    ///
+    /// Commits that say nothing of their own (compaction, fences) repeat what was said before them, so the newest entry
+    /// normally answers; the look back is for tables that others maintain, too.
+    ///
+    /// # Errors
+    /// If an entry cannot be read.
+    pub async fn reflects(&mut self) -> Result<Option<(i64, Value)>> {
+        if self.reflects.is_none() {
+            self.reflects = Some(self.last_commit_metadata_where(|m| m.get(REFLECTS_KEY).cloned()).await?);
+        }
+        Ok(self.reflects.clone().flatten())
+    }
+
+    /// The actions of a log entry; `None` if it is not there.
+    pub(crate) async fn read_entry(&self, version: i64) -> Result<Option<Vec<Action>>> {
+        let Ok(number) = u64::try_from(version) else { return Ok(None) };
+        let bytes = self.log.read_commit_entry(number).await;
+        let bytes = bytes.with_context(|| format!("read log entry {version} of {}", self.name))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        // An entry is never empty: this one was cut off by a power failure, or by hand.
+        ensure!(!bytes.is_empty(), "log entry {version} of {} is empty", self.name);
+        let actions = deltalake::logstore::get_actions(number, &bytes);
+        Ok(Some(actions.with_context(|| format!("read log entry {version} of {}", self.name))?))
+    }
+
+    /// Takes over what a version changed.
+    pub(crate) fn apply(&mut self, version: i64, actions: &[Action]) -> Result<()> {
+        for action in actions {
+            match action {
+                Action::Remove(remove) => self.remove_file(remove),
+                Action::Txn(txn) => {
+                    self.transactions.insert(txn.app_id.clone(), Some(txn.version));
+                }
+                Action::CommitInfo(info) => {
+                    if let Some(reflects) = info.info.get(REFLECTS_KEY) {
+                        self.reflects = Some(Some((version, reflects.clone())));
+                    }
+                }
+                _ => {}
+            }
+        }
+        // After the removes: an action for one path in both lists does not occur, whichever order they have.
+        for action in actions {
+            if let Action::Add(add) = action {
+                let file = LiveFile::from_add(self.name, add, version)?;
+                self.files.insert((file.partition, Arc::clone(&file.path)), file);
+            }
+        }
+        self.version = version;
+        Ok(())
+    }
+
+    fn remove_file(&mut self, remove: &Remove) {
+        let path: Arc<str> = remove.path.as_str().into();
+        let partition = remove.partition_values.as_ref().map(|values| partition_of(self.name, values));
+        let removed = match partition {
+            Some(Ok(partition)) => self.files.remove(&(partition, Arc::clone(&path))),
+            _ => None,
+        };
+        if removed.is_none() {
+            self.files.retain(|(_, p), _| *p != path);
+        }
+    }
+
+    /// The store whose root is the table's folder.
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.log.object_store(None)
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} version {} ({} files)", self.name, self.version, self.files.len())
+    }
+}
+
+impl LiveFile {
+    /// Understands an Add action. `version` is the one that it was found in.
+    pub(crate) fn from_add(table: TableName, add: &Add, version: i64) -> Result<Self> {
+        let since = add.tags.as_ref().and_then(|tags| tags.get(SINCE_TAG)?.as_ref()?.parse().ok());
+        let statistics: Value = add.stats.as_deref().and_then(|s| serde_json::from_str(s).ok()).unwrap_or(Value::Null);
+        let bound = |which: &str, column: &str| statistics.get(which)?.get(column);
+        let time = |which| Some(Timestamp::parse(bound(which, "date_time")?.as_str()?).ok()?.micros());
+        let store = |which| i32::try_from(bound(which, "store_id")?.as_i64()?).ok();
+        Ok(Self {
+            path: add.path.as_str().into(),
+            size: u64::try_from(add.size).with_context(|| format!("{}: size {}", add.path, add.size))?,
+            partition: partition_of(table, &add.partition_values)?,
+            rows: statistics.get("numRecords").and_then(Value::as_u64).unwrap_or(0),
+            // The log's statistics cut times to milliseconds.
+            date_time: time("minValues").zip(time("maxValues").map(|t| t - t.rem_euclid(1000) + 999)),
+            store_id: store("minValues").zip(store("maxValues")),
+            added_version: since.unwrap_or(version),
+            modified: add.modification_time,
+        })
+    }
+
+    /// The action that takes the file out of the table.
+    pub(crate) fn to_remove(&self, table: TableName, now: i64, data_change: bool) -> Remove {
+        let partition_values = table.partition_column().map(|c| (c.to_owned(), self.partition_text(table)));
+        Remove {
+            path: self.path.to_string(),
+            data_change,
+            deletion_timestamp: Some(now),
+            extended_file_metadata: Some(true),
+            partition_values: Some(partition_values.into_iter().collect()),
+            size: Some(i64::try_from(self.size).unwrap_or(i64::MAX)),
+            tags: None,
+            deletion_vector: None,
+            base_row_id: None,
+            default_row_commit_version: None,
+        }
+    }
+
+    /// Where its bytes are, below the table's folder.
+    pub(crate) fn location(&self) -> Path {
+        Path::parse(&self.path).unwrap_or_else(|_| Path::from(self.path.as_ref()))
+    }
+
+    fn partition_text(&self, table: TableName) -> Option<String> {
+        let value = self.partition?;
+        match partition_type(table) {
+            Some(ColumnType::Date) => {
+                let day = i32::try_from(value).ok().and_then(chrono::NaiveDate::from_epoch_days)?;
+                Some(day.format("%Y-%m-%d").to_string())
+            }
+            _ => Some(value.to_string()),
+        }
+    }
+}
+
+fn partition_type(table: TableName) -> Option<ColumnType> {
+    Some(table.column(table.partition_column()?)?.1.kind)
+}
+
+fn partition_of(table: TableName, values: &HashMap<String, Option<String>>) -> Result<Option<i64>> {
+    let Some(column) = table.partition_column() else { return Ok(None) };
+    let Some(text) = values.get(column).and_then(Option::as_ref) else { return Ok(None) };
+    let unreadable = || format!("{table}: {text:?} is no value of partition {column}");
+    Ok(Some(match partition_type(table) {
+        Some(ColumnType::Date) => {
+            let day: chrono::NaiveDate = text.parse().with_context(unreadable)?;
+            i64::from(day.to_epoch_days())
+        }
+        _ => text.parse().with_context(unreadable)?,
+    }))
+}

@@ -1,0 +1,226 @@
+//! Reading data files: only the columns asked for, a few files ahead, never a whole table in memory.
+
+use super::file_reader::FileReader;
+use super::log::{LiveFile, Table};
+use super::tables::{ColumnType, TableName};
+use anyhow::{Context, Result, anyhow};
+use deltalake::arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
+    TimestampMicrosecondArray, new_null_array,
+};
+use deltalake::arrow::datatypes::{Field, Schema, SchemaRef};
+use deltalake::parquet::arrow::ProjectionMask;
+use deltalake::parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use futures::{Stream, StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Rows per batch.
+const BATCH_ROWS: usize = 16 * 1024;
+/// Files that are read at the same time.
+const FILES_AHEAD: usize = 3;
+/// Decoded batches that wait per file.
+const BATCHES_AHEAD: usize = 2;
+
+impl Table {
+    /// The rows of some files, in the files' order and in each file's: a stream of batches with just these columns.
+    ///
+    /// The partition column may be among them.
+    pub fn read(
+        &self,
+        files: Vec<LiveFile>,
+        columns: &[&str],
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
+        let (store, table) = (self.store(), self.name);
+        let columns: Arc<[String]> = columns.iter().map(|c| (*c).to_owned()).collect();
+        futures::stream::iter(files)
+            .map(move |file| {
+                let (store, columns) = (Arc::clone(&store), Arc::clone(&columns));
+                async move { start(store, table, file, columns) }
+            })
+            .buffered(FILES_AHEAD)
+            .flatten()
+    }
+
+    /// The rows of all live files.
+    pub fn read_all(&self, columns: &[&str]) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
+        self.read(self.live_files().cloned().collect(), columns)
+    }
+
+    /// Calls `visit` with every row of some files of `silver/inventory_change`.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub async fn visit_changes(&self, files: Vec<LiveFile>, mut visit: impl FnMut(ChangeRow)) -> Result<()> {
+        let columns = ["store_id", "item_id", "date_time", "change_type_id", "quantity"];
+        let mut batches = std::pin::pin!(self.read(files, &columns));
+        while let Some(batch) = batches.try_next().await? {
+            let (stores, items) = (ints(&batch, 0)?, ints(&batch, 1)?);
+            let (times, kinds, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?, ints(&batch, 4)?);
+            for row in 0..batch.num_rows() {
+                visit(ChangeRow {
+                    store_id: stores[row],
+                    item_id: items[row],
+                    date_time: times[row],
+                    change_type_id: kinds[row],
+                    quantity: quantities[row],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the rule needs of a row of `silver/inventory_change`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeRow {
+    /// The store.
+    pub store_id: i32,
+    /// The item.
+    pub item_id: i32,
+    /// When, microseconds since 1970.
+    pub date_time: i64,
+    /// The kind of change.
+    pub change_type_id: i32,
+    /// How many, signed.
+    pub quantity: i32,
+}
+
+/// The values of a 32-bit column of a batch.
+///
+/// # Errors
+/// If the column is of another type, or holds a null.
+pub fn ints(batch: &RecordBatch, column: usize) -> Result<&[i32]> {
+    let array = typed::<Int32Array>(batch, column)?;
+    Ok(array.values())
+}
+
+/// The values of a 64-bit column of a batch.
+///
+/// # Errors
+/// If the column is of another type, or holds a null.
+pub fn longs(batch: &RecordBatch, column: usize) -> Result<&[i64]> {
+    let array = typed::<Int64Array>(batch, column)?;
+    Ok(array.values())
+}
+
+/// The values of a timestamp column of a batch, in microseconds since 1970.
+///
+/// # Errors
+/// If the column is of another type, or holds a null.
+pub fn micros(batch: &RecordBatch, column: usize) -> Result<&[i64]> {
+    let array = typed::<TimestampMicrosecondArray>(batch, column)?;
+    Ok(array.values())
+}
+
+/// A text column of a batch.
+///
+/// # Errors
+/// If the column is of another type.
+pub fn strings(batch: &RecordBatch, column: usize) -> Result<&StringArray> {
+    batch.column(column).as_string_opt().ok_or_else(|| anyhow!("column {column} is no text"))
+}
+
+fn typed<A: Array + 'static>(batch: &RecordBatch, column: usize) -> Result<&A> {
+    let array = batch.column(column);
+    let name = || batch.schema().field(column).name().clone();
+    if array.null_count() > 0 {
+        return Err(anyhow!("column {} holds nulls", name()));
+    }
+    array.as_any().downcast_ref().ok_or_else(|| anyhow!("column {} is a {}", name(), array.data_type()))
+}
+
+/// Begins to read a file: decoding takes a thread of its own, and waits when nobody takes what it has.
+fn start(
+    store: Arc<dyn ObjectStore>,
+    table: TableName,
+    file: LiveFile,
+    columns: Arc<[String]>,
+) -> ReceiverStream<Result<RecordBatch>> {
+    let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            let context = || format!("read {table}/{}", file.path);
+            if let Err(error) = read_file(store, table, &file, &columns, &sender).await {
+                // If nobody listens any more, nobody wants to know.
+                let _ = sender.send(Err(error.context(context()))).await;
+            }
+        });
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn read_file(
+    store: Arc<dyn ObjectStore>,
+    table: TableName,
+    file: &LiveFile,
+    columns: &[String],
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) -> Result<()> {
+    let reader = FileReader { store, path: file.location(), size: file.size };
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+    let stored = columns.iter().filter(|c| table.partition_column() != Some(c.as_str()));
+    let mask = ProjectionMask::columns(builder.parquet_schema(), stored.map(String::as_str));
+    let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let schema = projected_schema(table, columns)?;
+    while let Some(batch) = batches.try_next().await? {
+        let arranged = arrange(table, file, columns, &schema, &batch)?;
+        if sender.send(Ok(arranged)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn projected_schema(table: TableName, columns: &[String]) -> Result<SchemaRef> {
+    let fields: Result<Vec<Field>> = columns
+        .iter()
+        .map(|name| {
+            let (_, column) = table.column(name).with_context(|| format!("{table} has no column {name}"))?;
+            Ok(Field::new(column.name, column.kind.arrow(), true))
+        })
+        .collect();
+    Ok(Arc::new(Schema::new(fields?)))
+}
+
+/// Puts the columns in the order asked for, with the partition's value as a column.
+fn arrange(
+    table: TableName,
+    file: &LiveFile,
+    columns: &[String],
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let arrays: Result<Vec<ArrayRef>> = columns
+        .iter()
+        .zip(schema.fields())
+        .map(|(name, field)| {
+            if table.partition_column() == Some(name) {
+                return partition_array(table, file, field, rows);
+            }
+            let array = batch.column_by_name(name).with_context(|| format!("the file has no column {name}"))?;
+            // Other writers may have stored a timestamp in another unit, a string as a view.
+            if array.data_type() == field.data_type() {
+                Ok(Arc::clone(array))
+            } else {
+                Ok(deltalake::arrow::compute::cast(array, field.data_type())?)
+            }
+        })
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays?, &options)?)
+}
+
+fn partition_array(table: TableName, file: &LiveFile, field: &Field, rows: usize) -> Result<ArrayRef> {
+    let Some(value) = file.partition else { return Ok(new_null_array(field.data_type(), rows)) };
+    let value = i32::try_from(value).with_context(|| format!("{table}: partition {value}"))?;
+    let (_, column) = table.column(field.name()).context("a partition is a column")?;
+    Ok(match column.kind {
+        ColumnType::Date => Arc::new(Date32Array::from_value(value, rows)),
+        _ => Arc::new(Int32Array::from_value(value, rows)),
+    })
+}

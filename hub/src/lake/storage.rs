@@ -1,0 +1,145 @@
+//! Where the lake is, and how its tables are reached and created.
+
+use super::durable_local::{self, DurableLocal};
+use super::tables::TableName;
+use anyhow::{Context, Result};
+use deltalake::DeltaTable;
+use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_for, logstore_with};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::protocol::SaveMode;
+use object_store::path::Path;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the tables keep what no newest version needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Log entries: how far back `--version` and `--as-of` reach.
+    pub log: Duration,
+    /// Data files that were replaced: above the longest time a reader takes over one version.
+    pub deleted_files: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { log: Duration::from_secs(24 * 3600), deleted_files: Duration::from_secs(6 * 3600) }
+    }
+}
+
+/// A lake: a local folder or an object-store URL. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lake(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Without a slash at its end.
+    root: String,
+    /// The same as a folder of this machine, and the store that writes there.
+    local: Option<(PathBuf, DurableLocal)>,
+    retention: Retention,
+}
+
+impl Lake {
+    /// Takes the lake at `root`; creates the folder of a local one.
+    ///
+    /// # Errors
+    /// If the folder can neither be found nor created.
+    pub fn open(root: &str, retention: Retention) -> Result<Self> {
+        if let Some(folder) = local_folder(root) {
+            durable_local::create_folders(&std::path::absolute(&folder)?)
+                .with_context(|| format!("create the lake's folder {}", folder.display()))?;
+        }
+        Self::existing(root, retention)
+    }
+
+    /// Takes the lake at `root`, which must be there.
+    ///
+    /// # Errors
+    /// If a local lake's folder does not exist.
+    pub fn existing(root: &str, retention: Retention) -> Result<Self> {
+        let root = root.trim_end_matches('/');
+        let Some(folder) = local_folder(root) else {
+            return Ok(Self(Arc::new(Inner { root: root.to_owned(), local: None, retention })));
+        };
+        let folder = folder.canonicalize().with_context(|| format!("there is no lake at {}", folder.display()))?;
+        let root = folder.to_str().with_context(|| format!("{} is no UTF-8", folder.display()))?.to_owned();
+        Ok(Self(Arc::new(Inner { root, local: Some((folder, DurableLocal::new())), retention })))
+    }
+
+    /// The root, as it is shown to people.
+    pub fn root(&self) -> &str {
+        &self.0.root
+    }
+
+    /// How long old versions are kept.
+    pub fn retention(&self) -> Retention {
+        self.0.retention
+    }
+
+    /// The log store of a table, whether it exists or not.
+    ///
+    /// # Errors
+    /// If the URL is none that this build can reach.
+    pub(crate) fn log_store(&self, table: TableName) -> Result<LogStoreRef> {
+        let uri = format!("{}/{table}", self.0.root);
+        let location = deltalake::ensure_table_uri(&uri).with_context(|| format!("reach {uri}"))?;
+        let store = match &self.0.local {
+            Some((_, store)) => logstore_with(Arc::new(store.clone()), &location, StorageConfig::default()),
+            None => logstore_for(&location, StorageConfig::default()),
+        };
+        store.with_context(|| format!("reach {uri}"))
+    }
+
+    /// Creates a table; leaves one that is there as it is.
+    ///
+    /// # Errors
+    /// If version 0 can be neither written nor found.
+    pub(crate) async fn create_table(&self, table: TableName, log: LogStoreRef) -> Result<DeltaTable> {
+        let definition = table.definition();
+        let retention = self.0.retention;
+        CreateBuilder::new()
+            .with_log_store(log)
+            .with_table_name(table.short())
+            .with_comment(definition.comment)
+            .with_columns(table.delta_columns())
+            .with_partition_columns(definition.partition)
+            .with_configuration([
+                ("quality", Some(definition.quality.to_owned())),
+                ("delta.logRetentionDuration", Some(interval(retention.log))),
+                ("delta.deletedFileRetentionDuration", Some(interval(retention.deleted_files))),
+            ])
+            // `quality` is a property of ours.
+            .with_raise_if_key_not_exists(false)
+            .with_save_mode(SaveMode::Ignore)
+            .await
+            .with_context(|| format!("create the table {table}"))
+    }
+
+    /// Puts data files of a table on the drive, with their names. An object store has done so by itself.
+    ///
+    /// # Errors
+    /// If one of them cannot be synced; then the commit that names them must not be made.
+    pub(crate) async fn make_durable(&self, table: TableName, paths: impl Iterator<Item = Path>) -> Result<()> {
+        let Some((root, store)) = &self.0.local else { return Ok(()) };
+        let folder = root.join(table.path());
+        let files: Vec<PathBuf> = paths.map(|path| folder.join(path.as_ref())).collect();
+        store.sync(root, files).await.with_context(|| format!("put data files of {table} on the drive"))
+    }
+}
+
+fn local_folder(root: &str) -> Option<PathBuf> {
+    match root.split_once("://") {
+        Some(("file", path)) => Some(FilePath::new(path).to_path_buf()),
+        Some(_) => None,
+        None => Some(FilePath::new(root).to_path_buf()),
+    }
+}
+
+/// As Delta's table properties write a duration.
+fn interval(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 3600 == 0 => format!("interval {} hours", seconds / 3600),
+        seconds => format!("interval {seconds} seconds"),
+    }
+}
