@@ -57,6 +57,12 @@ impl CommitRequest {
         }
     }
 
+    /// Nothing but an application id's version: whoever has an older one can no longer commit.
+    pub fn fence(app_id: &str, version: i64) -> Self {
+        let request = Self { operation: "FENCE", data_change: false, ..Self::append(Vec::new()) };
+        request.with_transaction(app_id, version)
+    }
+
     /// Brings files in in the place of others.
     pub fn replace(removes: Vec<LiveFile>, adds: Vec<PendingAdd>) -> Self {
         Self { removes, ..Self::append(adds) }
@@ -189,10 +195,7 @@ impl Table {
     /// # Errors
     /// As [`Table::commit`].
     pub async fn fence(&mut self, app_id: &str, version: i64) -> Result<i64, CommitError> {
-        let mut request = CommitRequest::append(Vec::new()).with_transaction(app_id, version);
-        request.operation = "FENCE";
-        request.data_change = false;
-        self.commit(request).await
+        self.commit(CommitRequest::fence(app_id, version)).await
     }
 
     async fn committed_before(&mut self, request: &CommitRequest) -> Result<Option<i64>, CommitError> {

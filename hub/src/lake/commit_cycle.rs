@@ -13,11 +13,11 @@
 use super::commit::{CommitError, CommitRequest};
 use super::event_log::{self, CycleRow, Expectations};
 use super::gold::{self, PerStore};
+use super::housekeeping::Housekeeping;
 use super::identities::SilverFiles;
 use super::log::{REFLECTS_KEY, Table};
 use super::recount::sum_changes;
 use super::tables_open::{EMBEDDED, Tables};
-use super::upkeep::{self, Upkeep};
 use super::{positions, reference, silver};
 use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
 use crate::gateway::Intake;
@@ -77,7 +77,7 @@ pub struct CommitCycle {
     /// Asks for the last cycle.
     pub shutdown: CancellationToken,
     /// Keeps the tables small.
-    pub upkeep: Upkeep,
+    pub housekeeping: Housekeeping,
 }
 
 /// What a cycle learns on its way.
@@ -362,23 +362,13 @@ impl CommitCycle {
 
     /// Compaction and the like. Before the gold commit, which then names the versions that they leave.
     async fn keep_small(&mut self) -> Result<(), Stopped> {
-        // A file that gold has not seen yet must not be merged with one that it has: recovery goes by whole files.
-        let up_to = upkeep::UpTo {
-            changes: self.reflected_version("inventory_change").await?,
-            counts: self.reflected_version("inventory_snapshot").await?,
-        };
-        match self.upkeep.after_silver(&mut self.tables, &up_to).await {
+        match self.housekeeping.before_gold(&mut self.tables).await {
             Ok(true) => self.publish_files(),
             Ok(false) => {}
             Err(CommitError::Other(error)) => tracing::warn!("upkeep: {error:#}; trying again later"),
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-
-    async fn reflected_version(&mut self, table: &str) -> Result<i64, Stopped> {
-        let reflects = self.tables.gold.reflects().await.map_err(CommitError::Other)?;
-        Ok(reflects.and_then(|(_, versions)| versions.get(table)?.as_i64()).unwrap_or(-1))
     }
 
     fn publish_files(&self) {

@@ -1,15 +1,28 @@
 //! The lake: Delta tables, how they are written, read, kept small and checked. Only this module knows deltalake.
 
 pub mod commit;
+pub mod commit_cycle;
+pub mod count_file_log;
 mod durable_local;
 mod file_reader;
+pub mod event_log;
 pub mod files;
+pub mod gold;
+pub mod housekeeping;
+pub mod identities;
 pub mod log;
+pub mod positions;
 pub mod read;
+pub mod rebuild;
+pub mod recount;
+pub mod recovery;
+pub mod reference;
 #[cfg(test)]
 mod samples;
+pub mod silver;
 pub mod storage;
 pub mod tables;
+pub mod tables_open;
 
 pub use commit::{CommitError, CommitRequest};
 pub use files::PendingAdd;

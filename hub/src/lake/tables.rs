@@ -38,6 +38,8 @@ pub enum TableName {
     UncountedInventory,
     /// `ops/positions`: how far each agent's events are in silver.
     Positions,
+    /// `ops/count_files`: which count files were taken.
+    CountFiles,
 }
 
 /// The types that columns have.
@@ -87,7 +89,7 @@ pub struct Definition {
 
 impl TableName {
     /// All tables, from bronze to ops.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RawInventoryChange,
         Self::InventoryChange,
         Self::InventorySnapshot,
@@ -100,6 +102,7 @@ impl TableName {
         Self::EventLog,
         Self::UncountedInventory,
         Self::Positions,
+        Self::CountFiles,
     ];
 
     /// What the table is.
@@ -389,6 +392,21 @@ static DEFINITIONS: [Definition; TableName::ALL.len()] = [
             column("silver_version", ColumnType::Long, "The version of inventory_change that this holds for"),
         ],
         unique: &[],
+    },
+    Definition {
+        path: "ops/count_files",
+        comment: "The count files that were taken or refused",
+        quality: "ops",
+        partition: None,
+        columns: &[
+            column("name", ColumnType::String, "The file's name in its folder"),
+            column("size", ColumnType::Long, "Bytes"),
+            column("modified", ColumnType::Timestamp, "When it was written to last, UTC"),
+            column("rows", ColumnType::Long, "Counts it held; 0 if it was refused"),
+            column("taken_at", ColumnType::Timestamp, "When it was taken, UTC"),
+            column("error", ColumnType::String, "Why it was refused"),
+        ],
+        unique: &["name"],
     },
 ];
 
