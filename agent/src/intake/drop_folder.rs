@@ -1,0 +1,390 @@
+//! The drop folder: files that other programs leave there are taken whole or rejected whole.
+//!
+//! What holds:
+//! - A file is read once it has stood still, size and time, for two looks: whoever writes it need not rename it.
+//! - It is validated to its end before anything of it is taken. One bad line, and it moves to `rejected/` beside a text
+//!   with line, field and reason; otherwise it moves to `done/` once everything in it is durable.
+//! - A crash in between does no harm: the file is read again, and what was taken is a duplicate.
+//! - A full outbox puts a file off; it is never rejected for that.
+
+use super::documents::{Documents, parse_either};
+use super::gate::Intake;
+use crate::committer::Refusal;
+use onhand_common::accelerator::{
+    FieldError, FileKind, LineError, file_kind, read_changes, read_counts, split_documents,
+};
+use onhand_common::{Event, StoreId};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// Looks at which a file must be unchanged.
+const STILL: u32 = 2;
+/// Events that become durable together.
+const SLICE: usize = 5_000;
+/// Largest JSON file; it is read as a whole.
+const MAX_JSON: u64 = 256 * 1024 * 1024;
+
+/// A folder that is watched.
+pub(crate) struct DropFolder {
+    folder: PathBuf,
+    intake: Intake,
+    observed: HashMap<PathBuf, Observed>,
+}
+
+struct Observed {
+    len: u64,
+    modified: Option<SystemTime>,
+    looks: u32,
+    /// What was last said about it, so that it is said once.
+    said: Option<String>,
+}
+
+/// Why a file is not done.
+enum Trouble {
+    /// It is not as it should be.
+    Bad(LineError),
+    /// There is no room, or the disk fails, now.
+    NotNow(String),
+    /// The agent stops.
+    Stopping,
+}
+
+impl From<LineError> for Trouble {
+    fn from(error: LineError) -> Self {
+        Self::Bad(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::NotNow(format!("it cannot be read: {error}"))
+    }
+}
+
+impl DropFolder {
+    /// Takes files of `folder`, which is created if need be.
+    ///
+    /// # Errors
+    /// When the folder or its subfolders cannot be created.
+    pub(crate) fn open(folder: &Path, intake: Intake) -> io::Result<Self> {
+        fs::create_dir_all(folder.join("done"))?;
+        fs::create_dir_all(folder.join("rejected"))?;
+        Ok(Self { folder: folder.to_owned(), intake, observed: HashMap::new() })
+    }
+
+    /// Looks every second until `stopped` turns true.
+    pub(crate) fn watch(mut self, stopped: &watch::Receiver<bool>) {
+        loop {
+            let mut waited = Duration::ZERO;
+            while waited < LOOK_INTERVAL {
+                if *stopped.borrow() || stopped.has_changed().is_err() {
+                    return;
+                }
+                std::thread::sleep(STOP_INTERVAL);
+                waited += STOP_INTERVAL;
+            }
+            if let Err(error) = self.look(stopped) {
+                tracing::warn!(folder = %self.folder.display(), %error, "the drop folder does not work as it should");
+            }
+        }
+    }
+
+    /// One look: takes the files that stand still.
+    fn look(&mut self, stopped: &watch::Receiver<bool>) -> io::Result<()> {
+        let mut present = HashMap::new();
+        let mut ready = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            // A file may vanish while the folder is read.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_file() || entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let (len, modified) = (metadata.len(), metadata.modified().ok());
+            let mut seen = match self.observed.remove(&path) {
+                Some(o) if o.len == len && o.modified == modified => Observed { looks: o.looks.saturating_add(1), ..o },
+                _ => Observed { len, modified, looks: 0, said: None },
+            };
+            match FileForm::of(&path) {
+                Some(form) if seen.looks >= STILL => ready.push((path.clone(), form)),
+                Some(_) => {}
+                None if seen.said.is_none() => {
+                    tracing::warn!(file = %path.display(), "left alone in the drop folder: not a name that is taken there");
+                    seen.said = Some(String::new());
+                }
+                None => {}
+            }
+            present.insert(path, seen);
+        }
+        self.observed = present;
+        // By name: names carry times.
+        ready.sort_by(|a, b| a.0.cmp(&b.0));
+        for (path, form) in ready {
+            if *stopped.borrow() {
+                break;
+            }
+            self.process(&path, form)?;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, path: &Path, form: FileForm) -> io::Result<()> {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match self.take(path, form) {
+            Ok((accepted, duplicates)) => {
+                fs::rename(path, free_name(&self.folder.join("done"), &name))?;
+                self.observed.remove(path);
+                self.intake.metrics().files_done.inc();
+                tracing::info!(file = name, accepted, duplicates, "a file was taken");
+            }
+            Err(Trouble::Bad(error)) => {
+                let to = free_name(&self.folder.join("rejected"), &name);
+                // The reason first: a rejected file is never without one.
+                let mut reason = to.clone().into_os_string();
+                reason.push(".reason.txt");
+                let LineError { line, field, reason: why } = &error;
+                let text = format!("line: {line}\nfield: {field}\nreason: {why}\nNothing of this file was taken.\n");
+                fs::write(reason, text)?;
+                fs::rename(path, to)?;
+                self.observed.remove(path);
+                self.intake.metrics().files_rejected.inc();
+                tracing::warn!(file = name, %error, "a file was rejected");
+            }
+            Err(Trouble::NotNow(reason)) => {
+                if let Some(observed) = self.observed.get_mut(path)
+                    && observed.said.as_ref() != Some(&reason)
+                {
+                    tracing::warn!(file = name, reason, "a file waits and is tried again");
+                    observed.said = Some(reason);
+                }
+            }
+            Err(Trouble::Stopping) => {}
+        }
+        Ok(())
+    }
+
+    /// Validates the file to its end, then takes it. Returns how many events were new, and how many not.
+    fn take(&self, path: &Path, form: FileForm) -> Result<(usize, usize), Trouble> {
+        match form {
+            FileForm::Changes => {
+                let transactions = read_changes(BufReader::new(File::open(path)?))?;
+                for transaction in &transactions {
+                    self.check_store(transaction.store_id, 0)?;
+                }
+                let parts = transactions.into_iter().flat_map(split_documents);
+                self.submit(parts.map(|part| Ok(Event::Transaction(part))))
+            }
+            FileForm::Counts => {
+                // Twice through the file rather than all of it in memory: it may hold millions.
+                for (line, count) in (2_u64..).zip(read_counts(BufReader::new(File::open(path)?))) {
+                    self.check_store(count?.store_id, line)?;
+                }
+                let again = read_counts(BufReader::new(File::open(path)?));
+                self.submit(again.map(|count| Ok(Event::Count(count?))))
+            }
+            FileForm::Json => {
+                let len = fs::metadata(path)?.len();
+                if len > MAX_JSON {
+                    let reason = format!("the file is {len} bytes long, at most {MAX_JSON} are taken: split it");
+                    return Err(LineError { line: 0, field: "document".into(), reason }.into());
+                }
+                let bytes = fs::read(path)?;
+                let documents = Documents::find(&bytes).map_err(|e| on_line(1, e))?;
+                for (place, document) in (1_u64..).zip(documents.iter()) {
+                    let event = parse_either(document).map_err(|e| on_line(place, e))?;
+                    self.check_store(event.store_id(), place)?;
+                }
+                self.submit(documents.iter().map(|d| Ok(parse_either(d).map_err(|e| on_line(0, e))?)))
+            }
+        }
+    }
+
+    fn check_store(&self, store: StoreId, line: u64) -> Result<(), LineError> {
+        self.intake.check_store(store).map_err(|e| on_line(line, e))
+    }
+
+    fn submit(&self, events: impl Iterator<Item = Result<Event, Trouble>>) -> Result<(usize, usize), Trouble> {
+        let mut events = events.peekable();
+        let (mut accepted, mut duplicates) = (0, 0);
+        while events.peek().is_some() {
+            let slice = events.by_ref().take(SLICE).collect::<Result<Vec<_>, _>>()?;
+            let taken = self.intake.submit_blocking(slice).map_err(|refusal| match refusal {
+                Refusal::Stopping => Trouble::Stopping,
+                other => Trouble::NotNow(other.to_string()),
+            })?;
+            accepted += taken.accepted();
+            duplicates += taken.duplicates();
+        }
+        Ok((accepted, duplicates))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileForm {
+    Changes,
+    Counts,
+    Json,
+}
+
+impl FileForm {
+    fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        if name.ends_with(".json") || name.ends_with(".ndjson") {
+            return Some(Self::Json);
+        }
+        match file_kind(name)? {
+            FileKind::Changes => Some(Self::Changes),
+            FileKind::Counts => Some(Self::Counts),
+            // Reference data belongs to the hub.
+            _ => None,
+        }
+    }
+}
+
+/// For JSON, the line is the place of the document in the file.
+fn on_line(line: u64, error: FieldError) -> LineError {
+    LineError { line, field: error.field, reason: error.reason }
+}
+
+/// `name` in `folder`, with a number behind it if it is taken.
+fn free_name(folder: &Path, name: &str) -> PathBuf {
+    let plain = folder.join(name);
+    if !plain.exists() {
+        return plain;
+    }
+    (1_u64..).map(|n| folder.join(format!("{name}.{n}"))).find(|p| !p.exists()).unwrap_or(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::gate::test_support::intake;
+    use onhand_common::Seq;
+    use onhand_common::topics::DurableAck;
+    use std::sync::Arc;
+
+    const CHANGES: &str = "trans_id,item_id,store_id,date_time,quantity,change_type_id\n\
+        {A-1},10,1,2021-01-01 09:30:00,-2,1\n{A-1},11,1,2021-01-01 09:30:00,-1,1\n{A-2},10,2,2021-01-01 09:31:00,-1,1\n";
+    const COUNTS: &str = ",item_id,employee_id,store_id,date_time,quantity\n0,10,7,1,2021-01-01 08:00:00,20\n";
+    const SALE: &str = r#"{"trans_id":"N","store_id":1,"date_time":"2021-01-01T09:30:00Z","change_type_id":1,"items":[{"item_id":1,"quantity":-1}]}"#;
+    const SHELF: &str =
+        r#"[{"item_id":1,"employee_id":2,"store_id":2,"date_time":"2021-01-01T09:30:00Z","quantity":4}]"#;
+
+    struct Sandbox {
+        dir: tempfile::TempDir,
+        folder: DropFolder,
+        stopped: watch::Receiver<bool>,
+        _stop: watch::Sender<bool>,
+    }
+
+    impl Sandbox {
+        fn new(max_buffer: u64) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = DropFolder::open(&dir.path().join("drop"), intake(dir.path(), max_buffer)).unwrap();
+            let (_stop, stopped) = watch::channel(false);
+            Self { dir, folder, stopped, _stop }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("drop").join(name)
+        }
+
+        fn write(&self, name: &str, content: &str) {
+            fs::write(self.path(name), content).unwrap();
+        }
+
+        fn names(&self, folder: &str) -> Vec<String> {
+            let entries = fs::read_dir(self.path(folder)).unwrap().map(|e| e.unwrap());
+            let files = entries.filter(|e| e.path().is_file()).map(|e| e.file_name().into_string().unwrap());
+            let mut names: Vec<String> = files.collect();
+            names.sort();
+            names
+        }
+
+        fn look(&mut self, times: u32) {
+            for _ in 0..times {
+                self.folder.look(&self.stopped).unwrap();
+            }
+        }
+
+        fn events(&self) -> u64 {
+            self.folder.intake.reporter.outbox.backlog().events
+        }
+    }
+
+    #[test]
+    fn files_of_all_kinds_are_taken_and_move_to_done() {
+        let mut s = Sandbox::new(1 << 30);
+        s.write("inventory_change_1.txt", CHANGES);
+        s.write("inventory_snapshot_1_2021-01-01.txt", COUNTS);
+        s.write("till.ndjson", SALE);
+        s.write("shelf.json", SHELF);
+        s.write("notes.doc", "not ours");
+        s.look(2);
+        assert_eq!(s.events(), 0, "not before they stood still");
+        s.look(1);
+        assert_eq!(s.events(), 5);
+        let done = ["inventory_change_1.txt", "inventory_snapshot_1_2021-01-01.txt", "shelf.json", "till.ndjson"];
+        assert_eq!(s.names("done"), done);
+        assert_eq!(s.names(""), ["notes.doc"]);
+    }
+
+    #[test]
+    fn a_file_that_still_grows_is_left_alone() {
+        let mut s = Sandbox::new(1 << 30);
+        for n in 1..6 {
+            s.write("inventory_change_1.txt", &CHANGES[..CHANGES.len() - 6 + n]);
+            s.look(2);
+        }
+        assert_eq!(s.events(), 0);
+    }
+
+    #[test]
+    fn one_bad_line_rejects_the_whole_file_beside_a_reason() {
+        let mut s = Sandbox::new(1 << 30);
+        s.write("inventory_change_1.txt", &format!("{CHANGES}{{A-3}},x,1,2021-01-01 09:30:00,-2,1\n"));
+        s.write("inventory_change_2.txt", &CHANGES.replace(",2,2021", ",9,2021"));
+        s.look(3);
+        assert_eq!(s.events(), 0);
+        let reason = |name: &str| fs::read_to_string(s.path("rejected").join(format!("{name}.reason.txt"))).unwrap();
+        let first = reason("inventory_change_1.txt");
+        assert!(first.contains("line: 5") && first.contains("field: item_id"), "{first}");
+        assert!(reason("inventory_change_2.txt").contains("store 9 is not served"));
+        assert!(s.names("").is_empty());
+        assert_eq!(s.names("rejected").len(), 4);
+    }
+
+    #[test]
+    fn the_same_file_again_changes_nothing_and_overwrites_nothing() {
+        let mut s = Sandbox::new(1 << 30);
+        for _ in 0..3 {
+            s.write("inventory_change_1.txt", CHANGES);
+            s.look(3);
+        }
+        assert_eq!(s.events(), 2);
+        let done = ["inventory_change_1.txt", "inventory_change_1.txt.1", "inventory_change_1.txt.2"];
+        assert_eq!(s.names("done"), done);
+    }
+
+    #[test]
+    fn a_full_outbox_puts_a_file_off_until_there_is_room() {
+        let mut s = Sandbox::new(200);
+        s.write("inventory_change_1.txt", CHANGES);
+        s.write("inventory_snapshot_1_2021-01-01.txt", COUNTS);
+        s.look(5);
+        let waiting = s.events();
+        assert!(waiting > 0 && waiting < 3, "{waiting} of 3 fit");
+        assert_eq!((s.names("").len(), s.names("rejected").len()), (1, 0));
+        let outbox = Arc::clone(&s.folder.intake.reporter.outbox);
+        outbox.acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false }).unwrap();
+        s.look(1);
+        assert_eq!(s.events() + waiting, 3);
+    }
+}

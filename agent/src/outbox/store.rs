@@ -1,0 +1,244 @@
+//! The outbox's database: the only place that knows sled.
+//!
+//! Three trees. `index`: (epoch, first_seq) to what the frame is, with its body if that is small. `bodies`: larger bodies
+//! in chunks. `meta`: per epoch, what was written and what is acknowledged. What holds:
+//! - An index entry is written after its frame's body and removed before it, and sled recovers a prefix of what was
+//!   written: an index entry implies a whole body.
+//! - No value is large: sled keeps up to 16 of them in a page, whatever their size, and puts pages over 128 KiB into files
+//!   of their own, which would have to be synced each.
+//! - Frames are removed one by one: batches of removals make sled hold on to memory.
+
+use super::{Backlog, FrameInfo, OutboxError, Progress, State};
+use crate::window::FrameKey;
+use onhand_common::{Epoch, Seq};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+const INLINE: usize = 512;
+const CHUNK: usize = 4_000;
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// An open database.
+pub(super) struct Store {
+    db: sled::Db,
+    index: sled::Tree,
+    bodies: sled::Tree,
+    meta: sled::Tree,
+    file: File,
+}
+
+impl Store {
+    /// Opens or creates the database in a folder of its own.
+    pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
+        std::fs::create_dir_all(path)?;
+        // Everything that must be durable is flushed by hand.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open().map_err(|e| match e {
+            sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
+                OutboxError::InUse(path.to_owned())
+            }
+            other => OutboxError::Storage(other),
+        })?;
+        let (index, bodies, meta) = (db.open_tree("index")?, db.open_tree("bodies")?, db.open_tree("meta")?);
+        let file = File::open(path.join("db"))?;
+        let store = Self { db, index, bodies, meta, file };
+        store.sync()?;
+        // The names of the files, too.
+        for folder in [Some(path), path.parent()].into_iter().flatten().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(store)
+    }
+
+    /// Makes everything written so far durable.
+    pub(super) fn sync(&self) -> Result<(), OutboxError> {
+        self.db.flush()?;
+        self.file.sync_data()?;
+        Ok(())
+    }
+
+    /// Reads what the numbering needs to go on; tidies up after a crash.
+    pub(super) fn load(&self) -> Result<State, OutboxError> {
+        let mut epochs: BTreeMap<Epoch, Progress> = BTreeMap::new();
+        let mut pruned = Epoch(0);
+        for entry in &self.meta {
+            let (key, value) = entry?;
+            let number = read_u64(&value)?;
+            match key.split_first() {
+                _ if key.as_ref() == b"pruned" => pruned = Epoch(number),
+                Some((b'w', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().written = Seq(number),
+                Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().acked = Seq(number),
+                _ => return Err(OutboxError::Damaged(format!("an unknown entry {key:?} in meta"))),
+            }
+        }
+        let mut backlog = Backlog::default();
+        let mut firsts: BTreeMap<Epoch, Seq> = BTreeMap::new();
+        for entry in &self.index {
+            let info = read_info(&entry?)?;
+            backlog.add(&info);
+            firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
+            let progress = epochs.entry(info.key.epoch).or_default();
+            progress.written = progress.written.max(info.last_seq());
+        }
+        self.remove_orphans(&epochs, &firsts)?;
+        Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
+    }
+
+    /// Bodies without index entry: a crash came between the two, when writing (behind the last) or removing (before the
+    /// first of the epoch).
+    fn remove_orphans(
+        &self,
+        epochs: &BTreeMap<Epoch, Progress>,
+        firsts: &BTreeMap<Epoch, Seq>,
+    ) -> Result<(), OutboxError> {
+        for (&epoch, progress) in epochs {
+            let whole = epoch_range(epoch);
+            let behind = key_bytes(FrameKey { epoch, first_seq: progress.written.next() }).to_vec();
+            let before = firsts
+                .get(&epoch)
+                .map_or_else(|| whole.end.clone(), |&s| key_bytes(FrameKey { epoch, first_seq: s }).to_vec());
+            for orphan in self.bodies.range(whole.start..before).chain(self.bodies.range(behind..whole.end)) {
+                self.bodies.remove(orphan?.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a frame.
+    pub(super) fn insert(
+        &self,
+        key: FrameKey,
+        count: u32,
+        body: &[u8],
+        accepted_at: u64,
+    ) -> Result<FrameInfo, OutboxError> {
+        let len = u32::try_from(body.len()).map_err(|_| OutboxError::Damaged("a body over 4 GiB".into()))?;
+        let mut entry = Vec::with_capacity(16 + if body.len() <= INLINE { body.len() } else { 0 });
+        entry.extend_from_slice(&count.to_be_bytes());
+        entry.extend_from_slice(&len.to_be_bytes());
+        entry.extend_from_slice(&accepted_at.to_be_bytes());
+        if body.len() <= INLINE {
+            entry.extend_from_slice(body);
+        } else {
+            for (index, chunk) in body.chunks(CHUNK).enumerate() {
+                self.bodies.insert(chunk_key(key, index), chunk)?;
+            }
+        }
+        self.index.insert(key_bytes(key), entry)?;
+        Ok(FrameInfo { key, count, len, accepted_at, inline: None })
+    }
+
+    /// Reads a frame's body.
+    pub(super) fn body(&self, info: &FrameInfo) -> Result<Vec<u8>, OutboxError> {
+        if let Some(body) = &info.inline {
+            return Ok(body.clone());
+        }
+        let mut body = Vec::with_capacity(info.len as usize);
+        for index in 0..(info.len as usize).div_ceil(CHUNK) {
+            match self.bodies.get(chunk_key(info.key, index))? {
+                Some(chunk) => body.extend_from_slice(&chunk),
+                None => return Err(OutboxError::Damaged(format!("{:?} has no chunk {index}", info.key))),
+            }
+        }
+        Ok(body)
+    }
+
+    /// Removes a frame.
+    pub(super) fn remove(&self, info: &FrameInfo) -> Result<(), OutboxError> {
+        self.index.remove(key_bytes(info.key))?;
+        if info.len as usize > INLINE {
+            for index in 0..(info.len as usize).div_ceil(CHUNK) {
+                self.bodies.remove(chunk_key(info.key, index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames of one epoch, in order.
+    pub(super) fn frames_of(&self, epoch: Epoch) -> impl Iterator<Item = Result<FrameInfo, OutboxError>> + use<> {
+        self.index.range(epoch_range(epoch)).map(|entry| read_info(&entry?))
+    }
+
+    /// The first frame behind `cursor`.
+    pub(super) fn next_after(&self, cursor: Option<FrameKey>) -> Result<Option<FrameInfo>, OutboxError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let lower = cursor.map_or(Unbounded, |c| Excluded(key_bytes(c).to_vec()));
+        self.index.range::<Vec<u8>, _>((lower, Unbounded)).next().map(|entry| read_info(&entry?)).transpose()
+    }
+
+    /// The highest number that was given in an epoch.
+    pub(super) fn write_written(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+        self.write_progress(b'w', epoch, seq)
+    }
+
+    /// The highest number that is durable at the hub.
+    pub(super) fn write_acked(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+        self.write_progress(b'a', epoch, seq)
+    }
+
+    /// Forgets an epoch that has nothing left to send, and remembers that it was forgotten.
+    pub(super) fn forget_epoch(&self, epoch: Epoch) -> Result<(), OutboxError> {
+        self.meta.insert(b"pruned", &epoch.0.to_be_bytes())?;
+        self.meta.remove(meta_key(b'w', epoch))?;
+        self.meta.remove(meta_key(b'a', epoch))?;
+        Ok(())
+    }
+
+    /// Only the index entry, as a crash in the middle of a removal would.
+    #[cfg(test)]
+    pub(super) fn forget_index(&self, info: &FrameInfo) -> Result<(), OutboxError> {
+        self.index.remove(key_bytes(info.key))?;
+        Ok(())
+    }
+
+    /// How many chunks of bodies there are.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.bodies.len()
+    }
+
+    fn write_progress(&self, kind: u8, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+        self.meta.insert(meta_key(kind, epoch), &seq.0.to_be_bytes())?;
+        Ok(())
+    }
+}
+
+fn key_bytes(key: FrameKey) -> [u8; 16] {
+    (u128::from(key.epoch.0) << 64 | u128::from(key.first_seq.0)).to_be_bytes()
+}
+
+fn chunk_key(key: FrameKey, index: usize) -> [u8; 17] {
+    let mut bytes = [0; 17];
+    bytes[..16].copy_from_slice(&key_bytes(key));
+    bytes[16] = u8::try_from(index).expect("a body has at most 256 KiB, so at most 66 chunks");
+    bytes
+}
+
+fn meta_key(kind: u8, epoch: Epoch) -> [u8; 9] {
+    let mut bytes = [kind; 9];
+    bytes[1..].copy_from_slice(&epoch.0.to_be_bytes());
+    bytes
+}
+
+fn epoch_range(epoch: Epoch) -> std::ops::Range<Vec<u8>> {
+    let start = |epoch: u64| key_bytes(FrameKey { epoch: Epoch(epoch), first_seq: Seq(0) }).to_vec();
+    start(epoch.0)..start(epoch.0.saturating_add(1))
+}
+
+fn read_u64(bytes: &[u8]) -> Result<u64, OutboxError> {
+    let bytes = bytes.try_into().map_err(|_| OutboxError::Damaged(format!("{bytes:?} is not a number")))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn read_info((key, value): &(sled::IVec, sled::IVec)) -> Result<FrameInfo, OutboxError> {
+    if key.len() != 16 || value.len() < 16 {
+        return Err(OutboxError::Damaged(format!("an index entry of {} and {} bytes", key.len(), value.len())));
+    }
+    let key = FrameKey { epoch: Epoch(read_u64(&key[..8])?), first_seq: Seq(read_u64(&key[8..])?) };
+    let (count, len) = value[..8].split_at(4);
+    let number = |b: &[u8]| u32::from_be_bytes(b.try_into().expect("4 bytes"));
+    let len = number(len);
+    let inline = (len as usize <= INLINE).then(|| value[16..].to_vec());
+    Ok(FrameInfo { key, count: number(count), len, accepted_at: read_u64(&value[8..16])?, inline })
+}

@@ -1,0 +1,306 @@
+//! The way to the hub: sends the outbox's frames over MQTT until the hub says that they are durable.
+//!
+//! What holds:
+//! - The outbox is the truth, the client is a pipe: what the client has queued or is told to have delivered counts for
+//!   nothing, only the durable ack removes. Every connection is a new client, since a client keeps state of the last one
+//!   that can wedge it (packet id collisions), and begins with the oldest frame that is not acknowledged.
+//! - Nothing here waits for the hub except the connection itself: publishes are queued or put off, never awaited.
+
+use crate::config::HubConfig;
+use crate::metrics::Metrics;
+use crate::outbox::{Outbox, OutboxError};
+use crate::status::Reporter;
+use crate::window::{Limits, Window};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use onhand_common::topics::{self, DurableAck};
+use onhand_common::{AgentId, Timestamp, frame};
+use rand::Rng;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A slow uplink needs as long for a frame.
+const CONNECTION_TIMEOUT_SECONDS: u64 = 60;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const MAX_PACKET: usize = frame::MAX_BYTES + 1024;
+/// Publishes that wait inside the client, at most: memory, and what a rewind comes behind.
+const MAX_QUEUED: usize = 32;
+const TICK: Duration = Duration::from_millis(250);
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_millis(800);
+
+/// Why a connection ended.
+enum End {
+    /// It broke, or was never made.
+    Lost(String),
+    /// Durable acks stayed away.
+    Watchdog,
+    /// The agent stops.
+    Stop,
+}
+
+/// Sends until `stop` turns true; then says goodbye, if it can be done quickly.
+pub(crate) async fn run(config: HubConfig, limits: Limits, reporter: Reporter, mut stop: watch::Receiver<bool>) {
+    let mut uplink = Uplink {
+        agent: reporter.agent_id.clone(),
+        outbox: Arc::clone(&reporter.outbox),
+        metrics: Arc::clone(&reporter.metrics),
+        window: Window::new(limits),
+        config,
+        reporter,
+        failures: 0,
+    };
+    loop {
+        let end = uplink.connection(&mut stop).await;
+        uplink.metrics.connected.store(false, Ordering::Relaxed);
+        uplink.window.restart();
+        let pause = match end {
+            End::Stop => return,
+            End::Watchdog => {
+                tracing::warn!("no durable ack for a long time while frames are under way: connecting anew");
+                uplink.metrics.watchdog.inc();
+                uplink.pause()
+            }
+            End::Lost(reason) => {
+                let pause = uplink.pause();
+                tracing::warn!(hub = %uplink.config.url, reason, next_try_in = ?pause, "not connected to the hub");
+                pause
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+struct Uplink {
+    agent: AgentId,
+    config: HubConfig,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    reporter: Reporter,
+    window: Window,
+    /// Connections in a row without a durable ack.
+    failures: u32,
+}
+
+/// A client, and how many of its publishes have not left yet.
+struct Link {
+    client: AsyncClient,
+    connected: bool,
+    queued: usize,
+    last_status: Instant,
+}
+
+impl Uplink {
+    /// Exponential, with full jitter: a thousand agents that lost one hub must not come back as one.
+    fn pause(&mut self) -> Duration {
+        let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_millis(20) + longest.mul_f64(rand::rng().random::<f64>())
+    }
+
+    async fn connection(&mut self, stop: &mut watch::Receiver<bool>) -> End {
+        let (client, event_loop) = AsyncClient::new(self.options(), MAX_QUEUED * 2);
+        // A stream, since a poll that is dropped half-way loses what it was writing.
+        let events = futures::stream::unfold(event_loop, |mut event_loop| async move {
+            let event = event_loop.poll().await;
+            Some((event, event_loop))
+        });
+        let mut events = std::pin::pin!(events);
+        let mut link = Link { client, connected: false, queued: 0, last_status: Instant::now() };
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let outbox = Arc::clone(&self.outbox);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => if let Err(reason) = self.on_event(event, &mut link) {
+                        return End::Lost(reason);
+                    },
+                    Some(Err(error)) => return End::Lost(describe(&error)),
+                    None => return End::Lost("the client ended".into()),
+                },
+                () = outbox.changed.notified() => {}
+                _ = tick.tick() => {
+                    if self.window.overdue(Instant::now()) {
+                        return End::Watchdog;
+                    }
+                    if link.connected && link.last_status.elapsed() >= STATUS_INTERVAL {
+                        self.publish_status(&mut link, true);
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => {
+                    if link.connected {
+                        self.farewell(&mut link, events).await;
+                    }
+                    return End::Stop;
+                }
+            }
+            if link.connected
+                && let Err(error) = self.send_what_may_go(&mut link)
+            {
+                // The committer opens a failed outbox again; meanwhile there is nothing to read.
+                tracing::error!(%error, "cannot read the outbox");
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event, link: &mut Link) -> Result<(), String> {
+        match event {
+            Event::Incoming(Packet::ConnAck(connack)) => self.on_connected(&connack, link),
+            Event::Incoming(Packet::Publish(publish)) => {
+                self.on_publish(&publish);
+                Ok(())
+            }
+            Event::Incoming(Packet::SubAck(suback)) => {
+                match suback.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
+                    Some(code) => Err(format!("the subscription to the agent's acks was denied: {code:?}")),
+                    None => Ok(()),
+                }
+            }
+            Event::Incoming(Packet::PubAck(ack))
+                if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) =>
+            {
+                self.metrics.denied.inc();
+                Err(format!("a publish was denied: {:?}", ack.reason))
+            }
+            Event::Outgoing(Outgoing::Publish(_)) => {
+                link.queued = link.queued.saturating_sub(1);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_connected(&mut self, connack: &ConnAck, link: &mut Link) -> Result<(), String> {
+        if let Some(max) = connack.properties.as_ref().and_then(|p| p.max_packet_size)
+            && (max as usize) < MAX_PACKET
+        {
+            tracing::warn!(max, "the hub takes only small packets: large frames will not get through");
+        }
+        tracing::info!(hub = %self.config.url, backlog = self.outbox.backlog().events, "connected to the hub");
+        self.metrics.connections.inc();
+        self.metrics.connected.store(true, Ordering::Relaxed);
+        self.window.restart();
+        link.connected = true;
+        link.client.try_subscribe(topics::ack(&self.agent), QoS::AtLeastOnce).map_err(|e| e.to_string())?;
+        self.publish_status(link, true);
+        Ok(())
+    }
+
+    fn on_publish(&mut self, publish: &Publish) {
+        if publish.topic != topics::ack(&self.agent).as_bytes() {
+            return;
+        }
+        let ack: DurableAck = match serde_json::from_slice(&publish.payload) {
+            Ok(ack) => ack,
+            Err(error) => return tracing::warn!(%error, "an ack that cannot be read"),
+        };
+        let outcome = match self.outbox.acknowledge(ack) {
+            Ok(outcome) => outcome,
+            Err(error) => return tracing::error!(%error, "an ack could not be written down; it will come again"),
+        };
+        let now = Instant::now();
+        if outcome.rolled_back {
+            tracing::warn!(
+                epoch = %ack.epoch, seq = %ack.seq, new_epoch = %self.outbox.epoch(),
+                "ROLLED BACK: the hub has more of this agent than its disk ever wrote. The disk was set back or replaced, or \
+                 another agent uses the same id. Numbering starts anew; what this disk holds is sent again"
+            );
+            return self.window.restart();
+        }
+        self.metrics.last_ack.store(Timestamp::now().micros(), Ordering::Relaxed);
+        self.metrics.events_acknowledged.inc_by(outcome.events);
+        // Any ack is a sign of life of the hub behind the connection.
+        self.failures = 0;
+        self.window.acked(ack.epoch, ack.seq, now);
+        if ack.resend && self.window.rewind(ack.epoch, ack.seq, now) {
+            tracing::info!(epoch = %ack.epoch, seq = %ack.seq, "the hub misses something: sending again from there");
+        }
+    }
+
+    fn send_what_may_go(&mut self, link: &mut Link) -> Result<(), OutboxError> {
+        while link.queued < MAX_QUEUED {
+            let Some(info) = self.outbox.next_after(self.window.cursor())? else { return Ok(()) };
+            if !self.window.may_send(info.len as usize) {
+                return Ok(());
+            }
+            let sealed = Bytes::from(self.outbox.seal(&self.agent, &info)?);
+            if link.client.try_publish(topics::frames(&self.agent), QoS::AtLeastOnce, false, sealed).is_err() {
+                return Ok(());
+            }
+            link.queued += 1;
+            self.metrics.frames_sent.inc();
+            self.window.sent(info.key, info.last_seq(), info.len as usize, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn publish_status(&self, link: &mut Link, online: bool) {
+        link.last_status = Instant::now();
+        let status = self.reporter.for_hub(online);
+        // A full queue means that more important things are under way.
+        if link.client.try_publish(topics::status(&self.agent), QoS::AtLeastOnce, true, status).is_ok() {
+            link.queued += 1;
+        }
+    }
+
+    async fn farewell(&self, link: &mut Link, mut events: impl Stream<Item = Result<Event, ConnectionError>> + Unpin) {
+        self.publish_status(link, false);
+        let _ = link.client.try_disconnect();
+        let goodbye = async {
+            while let Some(Ok(event)) = events.next().await {
+                if matches!(event, Event::Outgoing(Outgoing::Disconnect)) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+    }
+
+    fn options(&self) -> MqttOptions {
+        let mut options = MqttOptions::new(self.agent.as_str(), &self.config.url.host, self.config.url.port);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_clean_start(true);
+        options.set_connection_timeout(CONNECTION_TIMEOUT_SECONDS);
+        options.set_max_packet_size(Some(u32::try_from(MAX_PACKET).expect("257 KiB fit 32 bits")));
+        // The client reserves a slot for each; the hub's own limit, if lower, counts.
+        options.set_outgoing_inflight_upper_limit(u16::try_from(self.config.max_in_flight).unwrap_or(u16::MAX));
+        options.set_last_will(LastWill::new(
+            topics::status(&self.agent),
+            self.reporter.for_hub(false),
+            QoS::AtLeastOnce,
+            true,
+            None,
+        ));
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(CONNECTION_TIMEOUT_SECONDS);
+        options.set_network_options(network);
+        if let Some((user, password)) = &self.config.login {
+            options.set_credentials(user, password);
+        }
+        if let Some(tls) = &self.config.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+        }
+        options
+    }
+}
+
+fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ConnectionRefused(code) => format!("the hub refused the connection: {code:?}"),
+        other => other.to_string(),
+    }
+}
