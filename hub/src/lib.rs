@@ -6,4 +6,5 @@ pub mod lake;
 pub mod pipeline;
 pub mod reference;
 pub mod rows;
+pub mod show;
 pub mod stats;
