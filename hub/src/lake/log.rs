@@ -61,6 +61,8 @@ pub struct Table {
     pub(crate) transactions: HashMap<String, Option<i64>>,
     /// The newest commit that has [`REFLECTS_KEY`], once it was looked for.
     pub(crate) reflects: Option<Option<(i64, Value)>>,
+    /// The version of the last checkpoint, once it was looked for.
+    pub(crate) checkpoint: Option<i64>,
 }
 
 impl Table {
@@ -121,6 +123,7 @@ impl Table {
             files: BTreeMap::new(),
             transactions: HashMap::new(),
             reflects: None,
+            checkpoint: None,
         };
         table.reload(version).await?;
         Ok(table)

@@ -2,8 +2,9 @@
 
 use super::storage::{Lake, Retention};
 use super::tables::TableName;
+pub(crate) use deltalake::arrow::array::RecordBatch;
 use deltalake::arrow::array::{
-    ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, Date32Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
 use std::sync::Arc;
 
@@ -26,6 +27,10 @@ pub(crate) fn longs(values: impl IntoIterator<Item = i64>) -> ArrayRef {
 
 pub(crate) fn texts<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
+}
+
+pub(crate) fn bytes(values: Vec<Option<&[u8]>>) -> ArrayRef {
+    Arc::new(BinaryArray::from_opt_vec(values))
 }
 
 pub(crate) fn times(values: impl IntoIterator<Item = i64>) -> ArrayRef {

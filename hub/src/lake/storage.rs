@@ -126,6 +126,18 @@ impl Lake {
         let files: Vec<PathBuf> = paths.map(|path| folder.join(path.as_ref())).collect();
         store.sync(root, files).await.with_context(|| format!("put data files of {table} on the drive"))
     }
+
+    /// Removes what crashed writers left half written in a table's local folder, once it is so old. Listings do not
+    /// show it, and an object store keeps it out of sight by itself.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub(crate) async fn remove_staged(&self, table: TableName, age: Duration) -> Result<()> {
+        let Some((root, _)) = &self.0.local else { return Ok(()) };
+        let folder = root.join(table.path());
+        let removal = tokio::task::spawn_blocking(move || durable_local::remove_staged(&folder, age));
+        removal.await?.with_context(|| format!("remove half-written files of {table}"))
+    }
 }
 
 fn local_folder(root: &str) -> Option<PathBuf> {

@@ -1,0 +1,439 @@
+//! How tables are kept small: compaction, checkpoints, old log entries and old files removed.
+//!
+//! Everything here takes the table's handle for itself, so it never runs beside a commit of the same process, and does a
+//! bounded amount of work per call. Other processes may commit meanwhile. What holds:
+//! - Compaction changes no row and no order of rows; a compacted file counts as old as its newest row.
+//! - Rows that somebody still has to find by [`Table::files_since`] are not mixed with older ones
+//!   ([`CompactionPolicy::settled`]).
+//! - A file is deleted only when no version within the retention needs it.
+//! - Log entries are deleted only behind a checkpoint that is older than the retention, and never the entry that says
+//!   what gold reflects.
+
+use super::commit::{CommitError, CommitRequest};
+use super::log::{LiveFile, Table};
+use anyhow::{Context, Result};
+use buoyant_kernel::Snapshot as KernelSnapshot;
+use deltalake::DeltaTable;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Files up to this size are of the lowest tier; each next tier is [`TIER_FACTOR`] times as large.
+const LOWEST_TIER: u64 = 64 * 1024;
+const TIER_FACTOR: u64 = 8;
+
+/// What compaction takes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionPolicy {
+    /// So many files of about one size are needed, within one partition, before they are made one. Files of one size,
+    /// so that a row is rewritten a few times in its life and not with every call.
+    pub min_files: usize,
+    /// Files from half of this size on are left alone.
+    pub target_bytes: u64,
+    /// Most bytes to read in one call.
+    pub max_bytes: u64,
+    /// Only files whose rows came with this version or before; `None`: all. For silver this is the version that gold
+    /// reflects: recovery replays what came later, and must not find older rows among it.
+    pub settled: Option<i64>,
+}
+
+impl Default for CompactionPolicy {
+    fn default() -> Self {
+        Self { min_files: 8, target_bytes: 128 << 20, max_bytes: 64 << 20, settled: None }
+    }
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compaction {
+    /// Files that were taken out.
+    pub removed: usize,
+    /// Files that took their place.
+    pub added: usize,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+impl Table {
+    /// Merges small files into larger ones, as much as the policy allows; nothing if there is nothing worth it.
+    ///
+    /// # Errors
+    /// As [`Table::commit`]. [`CommitError::Conflict`] means that another has replaced one of the files; the next call
+    /// sees what is there then.
+    pub async fn compact(&mut self, policy: &CompactionPolicy) -> Result<Compaction, CommitError> {
+        let groups = plan(self.live_files(), policy);
+        let mut done = Compaction::default();
+        let mut request = CommitRequest::append(Vec::new());
+        request.operation = "OPTIMIZE";
+        request.data_change = false;
+        for group in groups {
+            done.bytes += group.iter().map(|f| f.size).sum::<u64>();
+            request.adds.extend(self.merge(&group, policy.target_bytes).await?);
+            request.removes.extend(group);
+        }
+        (done.removed, done.added) = (request.removes.len(), request.adds.len());
+        if done.removed > 0 {
+            self.commit(request).await?;
+        }
+        Ok(done)
+    }
+
+    async fn merge(&self, group: &[LiveFile], target_bytes: u64) -> Result<Vec<super::files::PendingAdd>> {
+        let columns: Vec<&str> = self.name.definition().columns.iter().map(|c| c.name).collect();
+        let since = group.iter().map(|f| f.added_version).max();
+        let mut writer = self.writer(Some(target_bytes));
+        let mut batches = std::pin::pin!(self.read(group.to_vec(), &columns));
+        while let Some(batch) = batches.try_next().await? {
+            writer.write(&batch).await.with_context(|| format!("compact {}", self.name))?;
+        }
+        self.finish(writer, since).await
+    }
+
+    /// Writes a checkpoint if `every` versions have come since the last one. Returns whether it did.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be written; the table is as good as before.
+    pub async fn checkpoint_if_due(&mut self, every: i64) -> Result<bool> {
+        let last = match self.checkpoint {
+            Some(version) => version,
+            None => self.last_checkpoint().await?,
+        };
+        self.checkpoint = Some(last);
+        if self.version - last < every {
+            return Ok(false);
+        }
+        self.write_checkpoint().await?;
+        Ok(true)
+    }
+
+    /// Writes a checkpoint of this handle's version.
+    pub(crate) async fn write_checkpoint(&mut self) -> Result<()> {
+        let version = u64::try_from(self.version).context("a loaded table has a version")?;
+        let engine = self.log.engine(None);
+        let root = self.log.root_url().to_string();
+        tokio::task::spawn_blocking(move || {
+            let snapshot = KernelSnapshot::builder_for(root).at_version(version).build(engine.as_ref())?;
+            snapshot.checkpoint(engine.as_ref(), None)
+        })
+        .await?
+        .with_context(|| format!("write a checkpoint of {} at version {version}", self.name))?;
+        self.checkpoint = Some(self.version);
+        Ok(())
+    }
+
+    /// The version of the last checkpoint; 0 if there is none, as if the table's creation were one.
+    async fn last_checkpoint(&self) -> Result<i64> {
+        let hint = self.store().get(&Path::from("_delta_log/_last_checkpoint")).await;
+        let bytes = match hint {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(0),
+            Err(error) => return Err(error).with_context(|| format!("read _last_checkpoint of {}", self.name)),
+        };
+        let hint: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(hint["version"].as_i64().unwrap_or(0))
+    }
+
+    /// Deletes log entries and checkpoints that are older than the lake's retention and behind a checkpoint. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// If the log cannot be listed, or a file not be deleted.
+    pub async fn cleanup_log(&mut self) -> Result<usize> {
+        let retention = self.lake.retention().log;
+        self.cleanup_log_older_than(retention).await
+    }
+
+    async fn cleanup_log_older_than(&mut self, retention: Duration) -> Result<usize> {
+        // What gold reflects stays readable, also where others have committed since without repeating it.
+        let needed = match self.reflects().await? {
+            Some((version, _)) => version.min(self.version),
+            None => self.version,
+        };
+        let cutoff = before(retention);
+        let keep = u64::try_from(needed).context("a loaded table has a version")?;
+        let log = Arc::clone(&self.log);
+        deltalake::checkpoints::cleanup_expired_logs_for(keep, log.as_ref(), cutoff, None)
+            .await
+            .with_context(|| format!("clean the log of {}", self.name))
+    }
+
+    /// Deletes data files that no version within the lake's retention needs: replaced ones, and those that were written
+    /// but never committed. Returns how many.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed, or a file not be deleted.
+    pub async fn vacuum(&mut self) -> Result<usize> {
+        let retention = self.lake.retention().deleted_files;
+        self.vacuum_older_than(retention).await
+    }
+
+    async fn vacuum_older_than(&mut self, retention: Duration) -> Result<usize> {
+        let cutoff = before(retention);
+        let needed = self.needed_files(cutoff).await?;
+        let store = self.store();
+        let log = Path::from("_delta_log");
+        let old: Vec<Path> = store
+            .list(None)
+            .try_filter_map(|object| {
+                let young = object.last_modified.timestamp_millis() >= cutoff;
+                let path = object.location;
+                let keep = young || path.prefix_matches(&log) || needed.contains(&xxh3_64(path.as_ref().as_bytes()));
+                std::future::ready(Ok((!keep).then_some(path)))
+            })
+            .try_collect()
+            .await
+            .with_context(|| format!("list the files of {}", self.name))?;
+        let count = old.len();
+        let deleted = store.delete_stream(futures::stream::iter(old).map(Ok).boxed());
+        deleted
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+            .with_context(|| format!("delete old files of {}", self.name))?;
+        self.lake.remove_staged(self.name, retention).await?;
+        Ok(count)
+    }
+
+    /// Hashes of the paths that are live, or were taken out after `cutoff`: a hash that two paths share keeps both.
+    async fn needed_files(&mut self, cutoff: i64) -> Result<HashSet<u64>> {
+        // Read anew, for what other processes did. The list is large where much was replaced, and is gone after this.
+        let mut table = DeltaTable::new(Arc::clone(&self.log));
+        table.load().await.with_context(|| format!("open {}", self.name))?;
+        let state = table.snapshot()?;
+        let mut needed: HashSet<u64> = state.log_data().iter().map(|f| xxh3_64(f.path().as_bytes())).collect();
+        needed.extend(self.files.values().map(|f| xxh3_64(f.path.as_bytes())));
+        let mut removed = state.all_tombstones(self.log.as_ref());
+        while let Some(tombstone) = removed.try_next().await? {
+            // Without a time, it may have been a moment ago.
+            if tombstone.deletion_timestamp().is_none_or(|removed_at| removed_at >= cutoff) {
+                needed.insert(xxh3_64(tombstone.path().as_bytes()));
+            }
+        }
+        Ok(needed)
+    }
+}
+
+/// The time so long ago, milliseconds since 1970.
+fn before(retention: Duration) -> i64 {
+    let millis = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    chrono::Utc::now().timestamp_millis().saturating_sub(millis)
+}
+
+/// Which files to make one of, each group the oldest rows first.
+fn plan<'a>(files: impl Iterator<Item = &'a LiveFile>, policy: &CompactionPolicy) -> Vec<Vec<LiveFile>> {
+    let mut tiers: BTreeMap<(Option<i64>, u32), Vec<&LiveFile>> = BTreeMap::new();
+    for file in files {
+        let small = file.size < policy.target_bytes / 2;
+        let settled = policy.settled.is_none_or(|version| file.added_version <= version);
+        if small && settled {
+            let tier = (file.size / LOWEST_TIER).checked_ilog(TIER_FACTOR).map_or(0, |t| t + 1);
+            tiers.entry((file.partition, tier)).or_default().push(file);
+        }
+    }
+    let mut tiers: Vec<Vec<&LiveFile>> = tiers.into_values().filter(|t| t.len() >= policy.min_files.max(2)).collect();
+    // Where there is most to gain first, should the budget not reach for all.
+    tiers.sort_by_key(|tier| std::cmp::Reverse(tier.len()));
+    let mut budget = policy.max_bytes;
+    let mut groups = Vec::new();
+    for mut tier in tiers {
+        tier.sort_by(|a, b| (a.added_version, a.modified, &a.path).cmp(&(b.added_version, b.modified, &b.path)));
+        let mut group: Vec<LiveFile> = Vec::new();
+        let mut bytes = 0;
+        for file in tier {
+            if bytes + file.size > policy.target_bytes {
+                take(&mut groups, &mut group, policy);
+                bytes = 0;
+            }
+            if file.size > budget {
+                break;
+            }
+            budget -= file.size;
+            bytes += file.size;
+            group.push(file.clone());
+        }
+        take(&mut groups, &mut group, policy);
+    }
+    groups
+}
+
+fn take(groups: &mut Vec<Vec<LiveFile>>, group: &mut Vec<LiveFile>, policy: &CompactionPolicy) {
+    let group = std::mem::take(group);
+    if group.len() >= policy.min_files.max(2) {
+        groups.push(group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::{NEW_YEAR, changes, gold, lake};
+    use crate::lake::{Lake, TableName, read};
+    use serde_json::json;
+
+    const DAY: i64 = 86_400_000_000;
+
+    async fn transactions(table: &Table, day: i64) -> Vec<String> {
+        let files = table.files_of_partition(day).cloned().collect();
+        let mut batches = std::pin::pin!(table.read(files, &["trans_id"]));
+        let mut ids = Vec::new();
+        while let Some(batch) = batches.try_next().await.unwrap() {
+            ids.extend(read::strings(&batch, 0).unwrap().iter().map(|id| id.unwrap().to_owned()));
+        }
+        ids
+    }
+
+    /// Ten versions, each with a row on each of two days.
+    async fn ten_versions(lake: &Lake) -> Table {
+        let mut table = Table::open_or_create(lake, TableName::InventoryChange).await.unwrap();
+        for n in 0..10 {
+            let id = format!("t{n}");
+            let rows = changes(&[(&id, 1, NEW_YEAR + n, 1, 10, -1), (&id, 1, NEW_YEAR + DAY, 1, 11, -1)]);
+            let adds = table.write([rows]).await.unwrap();
+            table.commit(CommitRequest::append(adds).with_transaction("p0", n)).await.unwrap();
+        }
+        table
+    }
+
+    fn replaced_all(table: &Table) -> Vec<LiveFile> {
+        table.live_files().cloned().collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn compaction_keeps_rows_and_order_and_age() {
+        let (_folder, lake) = lake();
+        let mut table = ten_versions(&lake).await;
+        let policy = CompactionPolicy { min_files: 3, settled: Some(8), ..Default::default() };
+        let done = table.compact(&policy).await.unwrap();
+        assert_eq!((done.removed, done.added, table.version()), (16, 2, 11));
+
+        let reloaded = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        assert_eq!(reloaded.files, table.files);
+        let since: Vec<i64> = reloaded.files_since(-1).iter().map(|f| f.added_version).collect();
+        assert_eq!(since, [8, 8, 9, 9, 10, 10], "not the compaction's version, and nothing newer mixed in");
+        let mut ids = transactions(&reloaded, 18_628).await;
+        let merged: Vec<String> = (0..8).map(|n| format!("t{n}")).collect();
+        let at = ids.iter().position(|id| id == "t0").unwrap();
+        assert_eq!(ids[at..at + 8], merged);
+        ids.sort();
+        assert_eq!(ids, (0..10).map(|n| format!("t{n}")).collect::<Vec<_>>());
+        assert_eq!(table.compact(&policy).await.unwrap(), Compaction::default(), "nothing is left to do");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn compaction_gives_way_to_whoever_replaced_a_file() {
+        let (_folder, lake) = lake();
+        ten_versions(&lake).await;
+        let mut stale = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        let mut other = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        let gone = replaced_all(&other)[0].clone();
+        other.commit(CommitRequest::replace(vec![gone], Vec::new())).await.unwrap();
+        let policy = CompactionPolicy::default();
+        assert!(matches!(stale.compact(&policy).await, Err(CommitError::Conflict { .. })));
+        assert_eq!(stale.compact(&policy).await.unwrap().removed, 19);
+        assert_eq!(Table::open(&lake, TableName::InventoryChange).await.unwrap().row_count(), 19);
+    }
+
+    #[test]
+    fn a_group_has_files_of_one_partition_and_size_within_the_budget() {
+        let file = |n: i64, partition, size| LiveFile {
+            path: format!("{n}").into(),
+            size,
+            partition: Some(partition),
+            rows: 1,
+            date_time: None,
+            store_id: None,
+            added_version: n,
+            modified: 0,
+        };
+        let mut files: Vec<LiveFile> = (0..10).rev().map(|n| file(n, 1, 1_000)).collect();
+        files.extend([file(20, 2, 1_000), file(21, 1, 1 << 20), file(22, 1, 200 << 20)]);
+        let policy = CompactionPolicy { min_files: 4, max_bytes: 6_500, ..Default::default() };
+        let groups = plan(files.iter(), &policy);
+        let of: Vec<Vec<i64>> = groups.iter().map(|g| g.iter().map(|f| f.added_version).collect()).collect();
+        assert_eq!(of, [[0, 1, 2, 3, 4, 5]]);
+        let policy = CompactionPolicy { min_files: 7, max_bytes: 6_500, ..policy };
+        assert!(plan(files.iter(), &policy).is_empty());
+    }
+
+    async fn checkpoint_then_reload() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryCurrent).await.unwrap();
+        for n in 0..5_i32 {
+            let old = replaced_all(&table);
+            let adds = table.write([gold(&[(1, n, 1, 0, NEW_YEAR)])]).await.unwrap();
+            let request = CommitRequest::replace(if n == 3 { old } else { Vec::new() }, adds);
+            let request = request.with_transaction("p0", i64::from(n)).with_metadata("onhand", json!({"store": n}));
+            table.commit(request).await.unwrap();
+        }
+        assert!(!table.checkpoint_if_due(6).await.unwrap());
+        assert!(table.checkpoint_if_due(5).await.unwrap());
+        assert!(!table.checkpoint_if_due(5).await.unwrap());
+        // From here on the log tells only what the checkpoint holds.
+        let entry = |version: i64| format!("{}/gold/inventory_current/_delta_log/{version:020}.json", lake.root());
+        for version in 0..5 {
+            std::fs::remove_file(entry(version)).unwrap();
+        }
+        let mut reloaded = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
+        assert_eq!(reloaded.files, table.files, "with the versions that brought the rows");
+        assert_eq!(reloaded.live_files().map(|f| f.added_version).max(), Some(5));
+        assert_eq!(reloaded.transaction_version("p0").await.unwrap(), Some(4));
+        assert_eq!(reloaded.reflects().await.unwrap(), Some((5, json!({"store": 4}))));
+        assert!(!reloaded.checkpoint_if_due(1).await.unwrap());
+        assert!(Table::open_at(&lake, TableName::InventoryCurrent, 3).await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_checkpoint_the_table_is_the_same() {
+        checkpoint_then_reload().await;
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_needs_no_second_thread_of_the_runtime() {
+        checkpoint_then_reload().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_log_is_cleaned_behind_a_checkpoint_only() {
+        let (_folder, lake) = lake();
+        let mut table = ten_versions(&lake).await;
+        assert_eq!(table.cleanup_log_older_than(Duration::ZERO).await.unwrap(), 0);
+        table.write_checkpoint().await.unwrap();
+        assert_eq!(table.cleanup_log().await.unwrap(), 0, "all are young");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(table.cleanup_log_older_than(Duration::ZERO).await.unwrap(), 10);
+        let reloaded = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        assert_eq!((reloaded.files, reloaded.version), (table.files, 10));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn vacuum_keeps_what_is_live_and_what_is_young() {
+        let (_folder, lake) = lake();
+        let mut table = ten_versions(&lake).await;
+        table.compact(&CompactionPolicy::default()).await.unwrap();
+        let orphan = table.write([changes(&[("never", 1, NEW_YEAR, 1, 10, -1)])]).await.unwrap();
+        let folder = format!("{}/silver/inventory_change", lake.root());
+        let staged = format!("{folder}/date=2021-01-01/part-x.parquet#7");
+        std::fs::write(&staged, "cut off").unwrap();
+        assert_eq!(table.vacuum().await.unwrap(), 0, "all are young");
+        // Files that are old, but were live until a moment ago.
+        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let mut files = Vec::new();
+        for day in ["2021-01-01", "2021-01-02"] {
+            for entry in std::fs::read_dir(format!("{folder}/date={day}")).unwrap() {
+                let path = entry.unwrap().path();
+                std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+                files.push(path);
+            }
+        }
+        assert_eq!(files.len(), 24);
+        assert_eq!(table.vacuum_older_than(Duration::from_secs(60)).await.unwrap(), 1, "the one never committed");
+        assert!(!std::path::Path::new(&format!("{folder}/{}", orphan[0].add.path)).exists());
+        assert!(!std::path::Path::new(&staged).exists());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(table.vacuum_older_than(Duration::ZERO).await.unwrap(), 20, "replaced, and not needed any more");
+        assert_eq!(transactions(&table, 18_628).await.len(), 10);
+    }
+}
