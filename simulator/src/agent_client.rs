@@ -46,8 +46,10 @@ pub struct Answer {
     pub accepted: u64,
     /// Entries it had already.
     pub duplicates: u64,
-    /// Entries it will never take, by their place in the batch, with the reason.
-    pub refused: Vec<(u64, String)>,
+    /// Entries it will never take.
+    pub refused: u64,
+    /// The first of those it named: its place in the batch, and the reason.
+    pub first_refused: Option<(u64, String)>,
     /// From the request that was answered at last to its answer.
     pub latency: Duration,
     /// Requests that were not answered so.
@@ -110,10 +112,12 @@ impl AgentClient {
                     pause.wait(&self.base, &format!("answers {status}: {}", shorten(&text))).await;
                 }
                 Ok((status, text)) => {
-                    let mut answer = understand(status.is_success(), &text, entries).unwrap_or_else(|| Answer {
-                        refused: (0..entries).map(|index| (index, format!("{status}: {}", shorten(&text)))).collect(),
+                    let refused_whole = || Answer {
+                        refused: entries,
+                        first_refused: Some((0, format!("{status}: {}", shorten(&text)))),
                         ..Answer::default()
-                    });
+                    };
+                    let mut answer = understand(status.is_success(), &text, entries).unwrap_or_else(refused_whole);
                     answer.latency = began.elapsed();
                     answer.retries = pause.count;
                     pause.over(&self.base);
@@ -128,23 +132,22 @@ impl AgentClient {
 /// `None` if the answer says nothing about single entries.
 fn understand(success: bool, text: &[u8], entries: u64) -> Option<Answer> {
     let value: Value = serde_json::from_slice(text).ok()?;
-    let refused: Vec<(u64, String)> = match value.get("refused") {
-        Some(Value::Array(refused)) => refused
-            .iter()
-            .map(|entry| {
-                let part = |name: &str| entry.get(name).and_then(Value::as_str);
-                let reason = part("reason").map_or_else(|| entry.to_string(), str::to_owned);
-                let reason = part("field").map_or(reason.clone(), |field| format!("{field}: {reason}"));
-                (entry.get("index").and_then(Value::as_u64).unwrap_or(0), reason)
-            })
-            .collect(),
-        _ if success => Vec::new(),
-        _ => return None,
-    };
+    let named = value.get("refused").and_then(Value::as_array);
+    if !success && named.is_none() {
+        return None;
+    }
     let number = |name: &str| value.get(name).and_then(Value::as_u64);
     let duplicates = number("duplicates").unwrap_or(0);
-    let rest = entries.saturating_sub(duplicates + refused.len() as u64);
-    Some(Answer { accepted: number("accepted").unwrap_or(rest), duplicates, refused, ..Answer::default() })
+    let accepted = number("accepted")?;
+    let first_refused = named.and_then(|named| named.first()).map(|entry| {
+        let part = |name: &str| entry.get(name).and_then(Value::as_str);
+        let reason = part("reason").map_or_else(|| entry.to_string(), str::to_owned);
+        let reason = part("field").map_or(reason.clone(), |field| format!("{field}: {reason}"));
+        (entry.get("index").and_then(Value::as_u64).unwrap_or(0), reason)
+    });
+    // Not every refused entry is named, and a body that is refused whole is one name for all of them.
+    let refused = entries.saturating_sub(accepted + duplicates);
+    Some(Answer { accepted, duplicates, refused, first_refused, ..Answer::default() })
 }
 
 fn shorten(text: &[u8]) -> String {
@@ -184,12 +187,12 @@ mod tests {
         let text = br#"{"accepted":7,"duplicates":2,"refused":[{"index":4,"field":"items[0].quantity","reason":"is missing"}]}"#;
         let answer = understand(true, text, 10).unwrap();
         assert_eq!((answer.accepted, answer.duplicates), (7, 2));
-        assert_eq!(answer.refused, [(4, "items[0].quantity: is missing".to_owned())]);
-        // All were refused.
-        let answer =
-            understand(false, br#"{"accepted":0,"duplicates":0,"refused":[{"index":0,"reason":"no"}]}"#, 1).unwrap();
-        assert_eq!(answer.refused, [(0, "no".to_owned())]);
-        assert_eq!(understand(true, b"{}", 3).unwrap().accepted, 3);
+        assert_eq!((answer.refused, answer.first_refused), (1, Some((4, "items[0].quantity: is missing".to_owned()))));
+        // One name for all.
+        let text = br#"{"accepted":0,"duplicates":0,"refused":[{"index":0,"field":"document","reason":"no"}]}"#;
+        let answer = understand(false, text, 7).unwrap();
+        assert_eq!((answer.refused, answer.first_refused), (7, Some((0, "document: no".to_owned()))));
+        assert_eq!(understand(true, b"{}", 3), None);
         assert_eq!(understand(false, b"{\"error\":\"too large\"}", 3), None);
         assert_eq!(understand(false, b"<html>", 3), None);
     }

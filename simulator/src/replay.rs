@@ -191,11 +191,11 @@ impl Shared {
         }
         outcome.accepted += answer.accepted;
         outcome.duplicates += answer.duplicates;
-        outcome.refused += answer.refused.len() as u64;
+        outcome.refused += answer.refused;
         outcome.requests += 1;
         outcome.retries += answer.retries;
         outcome.latencies.record(answer.latency);
-        if let (None, Some((index, reason))) = (&outcome.first_refused, answer.refused.first()) {
+        if let (None, Some((index, reason))) = (&outcome.first_refused, &answer.first_refused) {
             let entry: String = batch.entry(*index).chars().take(200).collect();
             outcome.first_refused = Some(format!("store {store}: {reason}: {entry}"));
         }
