@@ -1,0 +1,176 @@
+//! An agent without disk and device, as a plain structure: what it made, what it may send, what was acknowledged.
+
+use onhand_common::frame::{self, MAX_BODY, MAX_EVENTS};
+use onhand_common::topics::DurableAck;
+use onhand_common::{AgentId, Epoch, Event, Seq};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// See the module.
+pub struct VirtualAgent {
+    /// Its id.
+    pub id: AgentId,
+    epoch: Epoch,
+    acked: Seq,
+    next: Seq,
+    frames: VecDeque<Kept>,
+    /// Frames from the front that were sent since the last start.
+    sent: usize,
+    window: usize,
+}
+
+struct Kept {
+    first: Seq,
+    count: u32,
+    body: Vec<u8>,
+    made: Instant,
+    sent_before: bool,
+}
+
+/// A frame to send.
+pub struct Outgoing {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its number was sent before.
+    pub again: bool,
+}
+
+impl VirtualAgent {
+    /// An agent that has made nothing yet; `window` frames may be under way.
+    pub fn new(id: AgentId, epoch: Epoch, window: usize) -> Self {
+        Self { id, epoch, acked: Seq(0), next: Seq(1), frames: VecDeque::new(), sent: 0, window }
+    }
+
+    /// Takes events into frames of their own.
+    pub fn make(&mut self, events: &[Event], now: Instant) {
+        let (mut body, mut count) = (Vec::new(), 0);
+        for event in events {
+            let bytes = frame::encode_event(event);
+            if count as usize == MAX_EVENTS || body.len() + bytes.len() > MAX_BODY {
+                self.keep(std::mem::take(&mut body), std::mem::take(&mut count), now);
+            }
+            body.extend_from_slice(&bytes);
+            count += 1;
+        }
+        if count > 0 {
+            self.keep(body, count, now);
+        }
+    }
+
+    fn keep(&mut self, body: Vec<u8>, count: u32, made: Instant) {
+        self.frames.push_back(Kept { first: self.next, count, body, made, sent_before: false });
+        self.next = Seq(self.next.0 + u64::from(count));
+    }
+
+    /// The next frame that the window allows.
+    pub fn next_frame(&mut self) -> Option<Outgoing> {
+        let kept = self.frames.get_mut(self.sent).filter(|_| self.sent < self.window)?;
+        let bytes = frame::seal(&self.id, self.epoch, self.acked, kept.first, kept.count, &kept.body);
+        self.sent += 1;
+        Some(Outgoing { bytes, again: std::mem::replace(&mut kept.sent_before, true) })
+    }
+
+    /// Starts again after the last durable ack, as after a reconnect.
+    pub fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Takes a durable ack. Hands back how long each frame that is done with took, and its number of events.
+    pub fn acknowledge(&mut self, ack: &DurableAck, now: Instant) -> Vec<(Duration, u64)> {
+        let mut done = Vec::new();
+        if ack.epoch != self.epoch {
+            return done;
+        }
+        while let Some(kept) = self.frames.front().filter(|kept| kept.first.0 + u64::from(kept.count) - 1 <= ack.seq.0)
+        {
+            done.push((now.saturating_duration_since(kept.made), u64::from(kept.count)));
+            self.frames.pop_front();
+            self.sent = self.sent.saturating_sub(1);
+        }
+        if ack.seq < self.next {
+            self.acked = self.acked.max(ack.seq);
+        }
+        if ack.resend {
+            self.rewind();
+        }
+        done
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The number of its next event.
+    pub fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    /// Events that are not durable.
+    pub fn backlog(&self) -> u64 {
+        self.frames.iter().map(|kept| u64::from(kept.count)).sum()
+    }
+
+    /// Frames that were sent and are not durable.
+    pub fn under_way(&self) -> usize {
+        self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onhand_common::frame::Frame;
+    use onhand_common::{Count, Timestamp};
+
+    fn events(count: usize) -> Vec<Event> {
+        let count_of = |n: usize| Count {
+            item_id: (n as i64).try_into().unwrap(),
+            employee_id: 1.try_into().unwrap(),
+            store_id: 1.try_into().unwrap(),
+            date_time: Timestamp::from_micros(0).unwrap(),
+            quantity: 1,
+        };
+        (0..count).map(|n| Event::Count(count_of(n))).collect()
+    }
+
+    fn agent() -> VirtualAgent {
+        VirtualAgent::new(AgentId::new("load-1").unwrap(), Epoch(9), 2)
+    }
+
+    fn first_seq(agent: &mut VirtualAgent) -> Option<(u64, u64, bool)> {
+        let out = agent.next_frame()?;
+        let frame = Frame::decode(&out.bytes).unwrap();
+        Some((frame.first_seq.0, frame.acked_seq.0, out.again))
+    }
+
+    #[test]
+    fn frames_go_within_the_window_and_again_after_a_rewind() {
+        let mut agent = agent();
+        agent.make(&events(1_200), Instant::now());
+        assert_eq!((agent.backlog(), agent.next_seq()), (1_200, Seq(1_201)));
+        assert_eq!(first_seq(&mut agent), Some((1, 0, false)));
+        assert_eq!(first_seq(&mut agent), Some((501, 0, false)));
+        assert_eq!(first_seq(&mut agent), None);
+        let done = agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(500), resend: false }, Instant::now());
+        assert_eq!(done.iter().map(|(_, events)| *events).collect::<Vec<_>>(), [500]);
+        assert_eq!(first_seq(&mut agent), Some((1_001, 500, false)));
+        agent.rewind();
+        assert_eq!(first_seq(&mut agent), Some((501, 500, true)));
+    }
+
+    #[test]
+    fn a_gap_makes_it_send_again_and_a_foreign_epoch_changes_nothing() {
+        let mut agent = agent();
+        agent.make(&events(600), Instant::now());
+        while agent.next_frame().is_some() {}
+        assert!(
+            agent.acknowledge(&DurableAck { epoch: Epoch(8), seq: Seq(600), resend: true }, Instant::now()).is_empty()
+        );
+        assert_eq!(first_seq(&mut agent), None);
+        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true }, Instant::now());
+        assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
+        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(600), resend: false }, Instant::now());
+        assert_eq!((agent.backlog(), agent.under_way()), (0, 0));
+    }
+}
