@@ -1,0 +1,96 @@
+//! The judges of a lake: `onhand-hub verify`, DuckDB, Polars.
+
+use crate::sandbox::{binary, run, target_folder};
+use crate::tills::Ledger;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is expected of a lake, beside that gold equals the rule.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Lines in silver.
+    pub changes: Option<u64>,
+    /// Counts in silver.
+    pub counts: Option<u64>,
+    /// Rows in gold.
+    pub gold: Option<u64>,
+    /// Just these lines: a CSV file.
+    pub lines: Option<PathBuf>,
+    /// What this dataset's own files say.
+    pub dataset: Option<PathBuf>,
+}
+
+impl Verdict {
+    /// Just what a ledger holds.
+    pub fn of(ledger: &Ledger, file: PathBuf) -> Self {
+        ledger.write_lines(&file);
+        let (changes, counts) = (Some(ledger.lines()), Some(ledger.counts()));
+        Self { changes, counts, lines: Some(file), ..Self::default() }
+    }
+}
+
+/// Has `onhand-hub verify`, DuckDB and Polars look at a lake at rest. Returns what DuckDB said.
+///
+/// # Panics
+/// If one of them finds something.
+pub fn judge(lake: &Path, expected: &Verdict) -> String {
+    let (code, output) = verify(lake);
+    assert!(code == 0, "verify: status {code}\n{output}");
+    let mut command = python("judge.py");
+    command.arg(lake);
+    for (flag, number) in
+        [("--expect-changes", expected.changes), ("--expect-counts", expected.counts), ("--expect-gold", expected.gold)]
+    {
+        if let Some(number) = number {
+            command.args([flag, &number.to_string()]);
+        }
+    }
+    for (flag, path) in [("--expect-lines", &expected.lines), ("--dataset", &expected.dataset)] {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
+    }
+    run(&mut command).expect_success()
+}
+
+/// Runs `onhand-hub verify`: its exit status and what it printed.
+pub fn verify(lake: &Path) -> (i32, String) {
+    let ran = run(Command::new(binary("onhand-hub")).arg("verify").arg("--lake").arg(lake));
+    (ran.code, ran.output())
+}
+
+/// The judge's exit status and words, where it may find something.
+pub fn judge_says(lake: &Path) -> (i32, String) {
+    let ran = run(python("judge.py").arg(lake));
+    (ran.code, ran.output())
+}
+
+/// Opens every table with Polars.
+pub fn open_with_polars(lake: &Path) -> String {
+    run(python("open_with_polars.py").arg(lake)).expect_success()
+}
+
+/// Writes a wrong row into gold, with another Delta writer.
+pub fn plant_difference(lake: &Path) {
+    run(python("plant_difference.py").arg(lake)).expect_success();
+}
+
+/// Rows of a SQL query over the lake, by DuckDB. Tables go by the last part of their path; times are microseconds.
+pub fn ask_lake(lake: &Path, sql: &str) -> Vec<Vec<Value>> {
+    let printed = run(python("query.py").arg(lake).arg(sql)).expect_success();
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{sql}: {error}: {printed}"))
+}
+
+/// The one number that a SQL query over the lake gives.
+pub fn number_in_lake(lake: &Path, sql: &str) -> i64 {
+    ask_lake(lake, sql)[0][0].as_i64().unwrap_or_else(|| panic!("{sql} gives no number"))
+}
+
+fn python(script: &str) -> Command {
+    let environment = target_folder().parent().expect("target/release lies in target").join("judge/bin/python");
+    assert!(environment.is_file(), "{} is not there: run tests/run, which makes it", environment.display());
+    let mut command = Command::new(environment);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("judge").join(script));
+    command
+}

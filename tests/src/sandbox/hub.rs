@@ -1,0 +1,196 @@
+//! A hub in its own process.
+
+use super::http::{get, get_json, post};
+use super::process::{Process, binary};
+use super::{Sandbox, wait_until};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+/// How a hub is started.
+#[derive(Debug, Clone, Default)]
+pub struct HubOptions {
+    /// The URL of a broker, in place of the hub's own endpoint.
+    pub mqtt: Option<String>,
+    /// More arguments.
+    pub more: Vec<String>,
+}
+
+impl HubOptions {
+    /// With more arguments.
+    pub fn with(more: &[&str]) -> Self {
+        Self { mqtt: None, more: more.iter().map(|&argument| argument.to_owned()).collect() }
+    }
+}
+
+/// A hub over the sandbox's lake, with short intervals so that much happens.
+pub struct Hub {
+    process: Option<Process>,
+    options: HubOptions,
+    lake: PathBuf,
+    reference: PathBuf,
+    addresses: PathBuf,
+    log: PathBuf,
+    mqtt: String,
+    http: String,
+}
+
+impl Hub {
+    /// Starts one and waits until it is ready.
+    pub fn start(sandbox: &Sandbox, options: HubOptions) -> Self {
+        let mut hub = Self {
+            process: None,
+            options,
+            lake: sandbox.lake(),
+            reference: sandbox.reference(),
+            addresses: sandbox.path("hub.addr"),
+            log: sandbox.path("hub.log"),
+            mqtt: "127.0.0.1:0".to_owned(),
+            http: "127.0.0.1:0".to_owned(),
+        };
+        hub.restart();
+        hub
+    }
+
+    /// Starts it again, after its end, where it was.
+    pub fn restart(&mut self) {
+        self.start_process();
+        self.wait_ready();
+    }
+
+    /// As [`Hub::restart`], but does not wait until it is ready.
+    pub fn start_process(&mut self) {
+        self.process = None;
+        let _ = std::fs::remove_file(&self.addresses);
+        let mut command = Command::new(binary("onhand-hub"));
+        command.arg("run").arg("--lake").arg(&self.lake).arg("--reference").arg(&self.reference);
+        command.args(["--http", &self.http]).arg("--addr-file").arg(&self.addresses);
+        command.args(["--silver-interval", "200ms", "--gold-interval", "500ms"]);
+        match &self.options.mqtt {
+            Some(url) => command.args(["--mqtt", url]),
+            None => command.args(["--listen-mqtt", &self.mqtt]),
+        };
+        command.args(&self.options.more);
+        self.process = Some(Process::start("onhand-hub", command, &self.log));
+    }
+
+    /// Waits until it is ready, and learns its addresses.
+    pub fn wait_ready(&mut self) {
+        let (addresses, log) = (self.addresses.clone(), self.log.clone());
+        let shown = move || std::fs::read_to_string(&log).unwrap_or_default();
+        let process = self.process.as_mut().expect("it was started");
+        wait_until("the hub has written its addresses", &shown, || {
+            assert!(process.ended().is_none(), "the hub ended instead of starting\n{}", process.log_tail());
+            std::fs::read_to_string(&addresses).is_ok_and(|text| serde_json::from_str::<Value>(&text).is_ok())
+        });
+        let text = std::fs::read_to_string(&self.addresses).expect("it was there");
+        let found: Value = serde_json::from_str(&text).expect("it was JSON");
+        if self.options.mqtt.is_none() {
+            self.mqtt = found["mqtt"].as_str().expect("an address for MQTT").to_owned();
+        }
+        self.http = found["http"].as_str().expect("an address for HTTP").to_owned();
+        let url = self.url("/readyz");
+        wait_until("the hub is ready", || self.log_tail(), || get(&url).is_some_and(|answer| answer.status == 200));
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.as_mut().expect("it runs").kill();
+        self.process = None;
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let status = self.process.as_mut().expect("it runs").terminate();
+        self.process = None;
+        status
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// Where its MQTT endpoint listens.
+    pub fn mqtt_address(&self) -> &str {
+        &self.mqtt
+    }
+
+    /// The URL of its MQTT endpoint, or of its broker without user name and password.
+    pub fn mqtt_url(&self) -> String {
+        format!("mqtt://{}", self.mqtt)
+    }
+
+    /// A URL of its HTTP API.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// What its API says at a path.
+    pub fn ask(&self, path: &str) -> Value {
+        get_json(&self.url(path)).unwrap_or_else(|| panic!("the hub does not answer {path}\n{}", self.log_tail()))
+    }
+
+    /// The item as the API shows it; `None` if there is none.
+    pub fn item(&self, store: i32, item: i32) -> Option<Value> {
+        get_json(&self.url(&format!("/v1/stores/{store}/items/{item}")))
+    }
+
+    /// Has the reference data looked at now.
+    pub fn reload_reference(&self) {
+        let answer = post(&self.url("/v1/reference/reload"), "application/json", "").expect("the hub answers");
+        assert!((200..300).contains(&answer.status), "POST /v1/reference/reload: {answer:?}");
+    }
+
+    /// Waits until all that was taken is in gold.
+    pub fn wait_settled(&self) {
+        let url = self.url("/v1/pipeline");
+        let mut in_a_row = 0;
+        wait_until(
+            "the hub is settled",
+            || format!("{:?}\n{}", get(&url), self.log_tail()),
+            || {
+                let settled = get_json(&url).is_some_and(|answer| answer["settled"] == Value::Bool(true));
+                in_a_row = if settled { in_a_row + 1 } else { 0 };
+                // A document may be between the endpoint and its store: one look more.
+                in_a_row >= 2
+            },
+        );
+    }
+
+    /// A number of `GET /v1/pipeline`, wherever it is nested; 0 if it is not there.
+    pub fn pipeline_number(&self, name: &str) -> f64 {
+        fn find(value: &Value, name: &str) -> Option<f64> {
+            match value {
+                Value::Object(fields) => {
+                    fields.get(name).and_then(Value::as_f64).or_else(|| fields.values().find_map(|field| find(field, name)))
+                }
+                _ => None,
+            }
+        }
+        find(&self.ask("/v1/pipeline"), name).unwrap_or(0.)
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("--- the end of the hub's log:\n{}\n---", lines[lines.len().saturating_sub(40)..].join("\n"))
+    }
+
+    /// Everything it printed, in all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Lets it work for a while: a few silver and gold commits.
+    pub fn let_work(&self) {
+        std::thread::sleep(Duration::from_millis(700));
+    }
+}

@@ -1,0 +1,123 @@
+//! Real processes in a temporary folder, on free ports of the loopback address.
+//!
+//! What holds:
+//! - Nothing outlives its [`Sandbox`]'s test: each process has a process group of its own, killed when it is dropped.
+//! - Readiness is polled, and every wait has a bound whose message shows the end of the process's log.
+//! - A process that is started again gets the folders and the ports it had.
+
+mod agent;
+mod http;
+mod hub;
+mod mosquitto;
+mod mqtt_client;
+mod process;
+
+pub use agent::Agent;
+pub use http::{Answer, get, get_json, post};
+pub use hub::{Hub, HubOptions};
+pub use mosquitto::Mosquitto;
+pub use mqtt_client::MqttClient;
+pub use process::{Process, binary, free_port, run, target_folder};
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A wait that takes longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A temporary folder with reference data in it. With `ONHAND_KEEP` in the environment it stays behind.
+pub struct Sandbox {
+    folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Sandbox {
+    /// An empty one, but for the reference data: stores 0 (online), 1, 2 and 3; the four change types; items 1 to 500.
+    pub fn new() -> Self {
+        let temporary = tempfile::Builder::new().prefix("onhand-test-").tempdir().expect("make a temporary folder");
+        let sandbox = match std::env::var_os("ONHAND_KEEP") {
+            Some(_) => {
+                let folder = temporary.keep();
+                eprintln!("kept: {}", folder.display());
+                Self { folder, _temporary: None }
+            }
+            None => Self { folder: temporary.path().to_owned(), _temporary: Some(temporary) },
+        };
+        std::fs::create_dir_all(sandbox.reference()).expect("make the reference folder");
+        sandbox.write_stores(&[(0, "online"), (1, "store 1"), (2, "store 2"), (3, "store 3")]);
+        sandbox.write_change_types(&[(1, "sale"), (2, "restock"), (3, "shrinkage"), (4, "bopis")]);
+        let items: String = (1..=500).map(|id| format!("{id},item {id},{},5\n", id % 7)).collect();
+        sandbox.write("reference/item.txt", &format!("item_id,name,supplier_id,safety_stock_quantity\n{items}"));
+        sandbox
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The lake of the sandbox's hub.
+    pub fn lake(&self) -> PathBuf {
+        self.path("lake")
+    }
+
+    /// The folder of the reference data.
+    pub fn reference(&self) -> PathBuf {
+        self.path("reference")
+    }
+
+    /// Writes a file, with the folders above it.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("it lies in the sandbox")).expect("make a folder");
+        std::fs::write(&path, content).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+        path
+    }
+
+    /// Writes `store.txt`.
+    pub fn write_stores(&self, stores: &[(i32, &str)]) {
+        let rows: String = stores.iter().map(|(id, name)| format!("{id},{name}\n")).collect();
+        self.write("reference/store.txt", &format!("store_id,name\n{rows}"));
+    }
+
+    /// Writes `inventory_change_type.txt`.
+    pub fn write_change_types(&self, change_types: &[(i32, &str)]) {
+        let rows: String = change_types.iter().map(|(id, name)| format!("{id},{name}\n")).collect();
+        self.write("reference/inventory_change_type.txt", &format!("change_type_id,change_type\n{rows}"));
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+/// If it takes longer than [`PATIENCE`]; `what` says what was waited for, `context` what there is to see then.
+pub fn wait_until(what: &str, context: impl Fn() -> String, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}, in vain\n{}", context());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until everything that `agents` took is in gold.
+pub fn settle(hub: &Hub, agents: &[&Agent]) {
+    for agent in agents {
+        wait_until(
+            "an agent has nothing left to send",
+            || format!("{}\n{}\n{}", agent.status(), agent.log_tail(), hub.log_tail()),
+            || agent.backlog() == Some(0),
+        );
+    }
+    hub.wait_settled();
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    run(std::process::Command::new("cp").arg("-a").arg(from).arg(to)).expect_success();
+}

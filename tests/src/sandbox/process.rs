@@ -1,0 +1,153 @@
+//! One process: its log, its end.
+
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that was asked to stop and has not after so long is stuck.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of a log that are shown.
+const TAIL: usize = 40;
+
+/// A running process with its own process group, killed when this is dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command; what it prints is added to the file `log`.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
+        let open = || OpenOptions::new().create(true).append(true).open(log);
+        let output = open().unwrap_or_else(|error| panic!("open {}: {error}", log.display()));
+        let errors: File = output.try_clone().expect("share the log file");
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {name} ({command:?}): {error}"));
+        Self { name: name.to_owned(), child, log: log.to_owned() }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, to all of its group; returns when it is gone.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.child.wait().unwrap_or_else(|error| panic!("wait for {}: {error}", self.name));
+    }
+
+    /// SIGTERM; returns its exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(began.elapsed() < STOP_PATIENCE, "{} does not stop\n{}", self.name, self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap_or_else(|error| panic!("ask for {}: {error}", self.name))
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+        format!("--- the end of {}'s log:\n{tail}\n---", self.name)
+    }
+
+    /// Everything it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: &str) {
+        let script = ["-c", "kill -\"$1\" -- -\"$2\" 2>/dev/null || true", "sh", signal];
+        let sent = Command::new("sh").args(script).arg(self.child.id().to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "send SIG{signal} to {}", self.name);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail());
+        }
+        let _ = Command::new("sh")
+            .args(["-c", "kill -KILL -- -\"$1\" 2>/dev/null", "sh"])
+            .arg(self.child.id().to_string())
+            .status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The folder of this build (`target/release`), in which the running test lies.
+pub fn target_folder() -> PathBuf {
+    let executable = std::env::current_exe().expect("the running program has a path");
+    let folder = executable.parent().expect("a program lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in the target folder") } else { folder };
+    folder.to_owned()
+}
+
+/// A binary of this build.
+pub fn binary(name: &str) -> PathBuf {
+    let path = target_folder().join(name);
+    assert!(path.is_file(), "{} is not built: `cargo build --release --workspace`, or run tests/run", path.display());
+    path
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+/// What a command that ran to its end left.
+pub struct Ran {
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    shown: String,
+}
+
+impl Ran {
+    /// Both outputs.
+    pub fn output(&self) -> String {
+        format!("{}\nstatus {}\n{}\n{}", self.shown, self.code, self.stdout, self.stderr)
+    }
+
+    /// Its standard output, if it succeeded.
+    pub fn expect_success(self) -> String {
+        assert!(self.code == 0, "{}", self.output());
+        self.stdout
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Ran {
+    let shown = format!("{command:?}");
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("run {shown}: {error}"));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr), shown }
+}

@@ -1,0 +1,20 @@
+//! The system's promises, each in a file of its own, kept by real processes.
+//!
+//! Each test ends in the same judgement: `onhand-hub verify`, DuckDB over the Delta log's live files, and silver compared
+//! with what was accepted, line by line.
+
+mod agent_killed;
+mod bad_files;
+mod bad_requests;
+mod clean_stop;
+mod count_files;
+mod demo;
+mod disk_rolled_back;
+mod external_broker;
+mod hub_away;
+mod hub_killed;
+mod late_data;
+mod mqtt_noise;
+mod reference_changes;
+mod show;
+mod verify;
