@@ -1,10 +1,17 @@
 //! The cloud side of onhand: gateway, actors, lake, API.
 
 pub mod actors;
+pub mod cli;
+pub mod config;
 pub mod gateway;
 pub mod lake;
+pub mod metrics;
 pub mod pipeline;
 pub mod reference;
 pub mod rows;
 pub mod show;
 pub mod stats;
+pub mod supervision;
+pub mod web;
+
+pub use cli::run_cli;

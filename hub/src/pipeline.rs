@@ -89,8 +89,7 @@ impl Pipeline {
     /// What is to be made of a frame, and up to where its epoch is durable.
     pub fn judge(&self, frame: &Frame) -> (Verdict, Seq) {
         let mut progress = self.progress.lock();
-        let verdict =
-            progress.judge(&frame.agent_id, frame.epoch, frame.acked_seq, frame.first_seq, frame.last_seq());
+        let verdict = progress.judge(&frame.agent_id, frame.epoch, frame.acked_seq, frame.first_seq, frame.last_seq());
         (verdict, progress.durable(&frame.agent_id, frame.epoch))
     }
 
@@ -98,7 +97,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// When this life of the pipeline is over; the events then have to be sent again.
-    pub async fn take(&self, source: &Arc<Source>, events: Vec<(Seq, Event)>, bytes: usize) -> Result<Taken, PipelineOver> {
+    pub async fn take(
+        &self,
+        source: &Arc<Source>,
+        events: Vec<(Seq, Event)>,
+        bytes: usize,
+    ) -> Result<Taken, PipelineOver> {
         let lines: usize = events.iter().map(|(_, event)| event.lines()).sum();
         let room = lines.max(bytes / BYTES_PER_ROW).min(self.most_rows);
         self.acquire(room).await?;

@@ -70,6 +70,8 @@ mod tests {
         let renamed = applicability(&[(0, true), (1, true)], &[(1, false), (4, true)]);
         assert!(before.differs_for(1, &renamed) && !before.differs_for(0, &renamed));
         let new_type = applicability(&[(0, true), (1, false)], &[(1, false), (4, true), (9, false)]);
-        assert!(before.differs_for(0, &new_type) && before.differs_for(1, &new_type) && !before.differs_for(7, &new_type));
+        assert!(
+            before.differs_for(0, &new_type) && before.differs_for(1, &new_type) && !before.differs_for(7, &new_type)
+        );
     }
 }

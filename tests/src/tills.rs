@@ -89,7 +89,12 @@ pub struct Till {
 impl Till {
     /// A till; two of one store need different seeds.
     pub fn new(store: i32, seed: u64) -> Self {
-        Self { store, number: seed << 32, rng: ChaCha8Rng::seed_from_u64(seed << 16 | store as u64), ledger: Ledger::default() }
+        Self {
+            store,
+            number: seed << 32,
+            rng: ChaCha8Rng::seed_from_u64(seed << 16 | store as u64),
+            ledger: Ledger::default(),
+        }
     }
 
     /// A sale (now and then a restock, shrinkage or bopis) of one to five lines, at most 30 days after opening.

@@ -52,7 +52,14 @@ pub struct ItemState {
 
 impl Default for ItemState {
     fn default() -> Self {
-        Self { count_at: NEVER, change_quantity: 0, last_change: NEVER, count_quantity: 0, employee_id: 0, recount: false }
+        Self {
+            count_at: NEVER,
+            change_quantity: 0,
+            last_change: NEVER,
+            count_quantity: 0,
+            employee_id: 0,
+            recount: false,
+        }
     }
 }
 

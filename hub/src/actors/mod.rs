@@ -15,9 +15,9 @@ pub use identity_lookup::{DayRequest, IdentityLookup, Kind, Presence};
 pub use item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 pub use seen::{Identity, count_identity, line_identity};
 pub use store_actor::{
-    ActorLimits, Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
-    TakeEvents, Taken,
+    ActorLimits, Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared,
+    StoreUnavailable, TakeEvents, Taken,
 };
-pub use threads::ActorThreads;
 pub use store_cut::{Recount, StoreCut};
+pub use threads::ActorThreads;
 pub use views::{ItemUpdate, ItemView, StoreSummary};

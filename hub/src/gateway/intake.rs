@@ -198,7 +198,9 @@ impl Intake {
                 return self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
             }
             Err(error) => {
-                return self.quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload).await;
+                return self
+                    .quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload)
+                    .await;
             }
         };
         // No durable ack here: the PUBACK is all that the sender gets, so it waits for the commit. If this pipeline ends

@@ -149,7 +149,13 @@ impl CommitCycle {
         if !appended && !replaced && !restated {
             return Ok(None);
         }
-        cycle.row.kind = if restated { "restatement" } else if replaced { "gold" } else { "silver" };
+        cycle.row.kind = if restated {
+            "restatement"
+        } else if replaced {
+            "gold"
+        } else {
+            "silver"
+        };
         cycle.row.silver_version = self.tables.changes.version();
         cycle.row.gold_version = self.tables.gold.version();
         cycle.row.finished_at = Timestamp::now().micros();

@@ -65,10 +65,8 @@ impl Expectations {
 /// If storage fails.
 pub async fn append(table: &Table, rows: &[CycleRow]) -> Result<CommitRequest> {
     let batches = batches(table.name(), rows, |rows| {
-        let expectations: Vec<String> = rows
-            .iter()
-            .map(|r| serde_json::to_string(&r.expectations).expect("numbers encode"))
-            .collect();
+        let expectations: Vec<String> =
+            rows.iter().map(|r| serde_json::to_string(&r.expectations).expect("numbers encode")).collect();
         vec![
             times(rows.iter().map(|r| r.started_at)),
             times(rows.iter().map(|r| r.finished_at)),

@@ -1,18 +1,60 @@
 //! When which table is kept small. (How, is in upkeep.rs.)
 
 use super::commit::CommitError;
+use super::tables::TableName;
 use super::tables_open::Tables;
+use super::upkeep::CompactionPolicy;
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+/// Commits between two checkpoints of a table.
+const CHECKPOINT_EVERY: i64 = 100;
+/// Time between two looks for files and log entries that nobody needs any more.
+const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 /// The schedule.
-#[derive(Debug, Default)]
-pub struct Housekeeping {}
+#[derive(Debug)]
+pub struct Housekeeping {
+    cleaned: Instant,
+}
+
+impl Default for Housekeeping {
+    fn default() -> Self {
+        Self { cleaned: Instant::now() }
+    }
+}
 
 impl Housekeeping {
-    /// Some work. Returns whether files were replaced.
+    /// What is due. Belongs right before a gold commit, which then names the versions that compaction left. Returns whether
+    /// files of silver were replaced.
+    ///
+    /// Of silver, only files that gold reflects are merged: recovery replays the others, whole.
     ///
     /// # Errors
     /// As commits have them.
-    pub async fn before_gold(&mut self, _tables: &mut Tables) -> Result<bool, CommitError> {
-        Ok(false)
+    pub async fn before_gold(&mut self, tables: &mut Tables) -> Result<bool, CommitError> {
+        let reflects = tables.gold.reflects().await?.map(|(_, versions)| versions).unwrap_or_default();
+        let reflected =
+            |table: TableName| reflects.get(table.short()).and_then(serde_json::Value::as_i64).unwrap_or(-1);
+        let mut silver_replaced = false;
+        for table in [&mut tables.changes, &mut tables.counts] {
+            let policy = CompactionPolicy { settled: Some(reflected(table.name())), ..CompactionPolicy::default() };
+            silver_replaced |= table.compact(&policy).await?.removed > 0;
+        }
+        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
+            table.compact(&CompactionPolicy::default()).await?;
+        }
+        let clean = self.cleaned.elapsed() >= CLEAN_EVERY;
+        for table in tables.all() {
+            table.checkpoint_if_due(CHECKPOINT_EVERY).await?;
+            if clean {
+                table.cleanup_log().await?;
+                table.vacuum().await?;
+            }
+        }
+        if clean {
+            self.cleaned = Instant::now();
+        }
+        Ok(silver_replaced)
     }
 }

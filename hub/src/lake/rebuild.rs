@@ -116,10 +116,12 @@ async fn gold_from_silver(tables: &mut Tables, transaction: i64) -> Result<(usiz
     let latest = latest_counts(&tables.counts).await?;
     let mut wanted: HashMap<(i32, i32), i64> = latest.iter().map(|(&key, count)| (key, count.at)).collect();
     let changes = tables.changes.files_since(-1);
-    tables.changes.visit_changes(changes, |row| {
-        wanted.entry((row.store_id, row.item_id)).or_insert(NEVER);
-    })
-    .await?;
+    tables
+        .changes
+        .visit_changes(changes, |row| {
+            wanted.entry((row.store_id, row.item_id)).or_insert(NEVER);
+        })
+        .await?;
     let sums = sum_changes(&tables.changes, &applicability, &wanted).await?;
 
     let mut gold: BTreeMap<i32, Vec<GoldRow>> = BTreeMap::new();

@@ -116,7 +116,8 @@ async fn read_states(tables: &Tables, mark: &Mark, states: &mut States) -> Resul
         let (changes, newest) = (longs(&batch, 2)?, micros(&batch, 3)?);
         for row in 0..batch.num_rows() {
             let key = (stores[row], items[row]);
-            let count = counts.get(&key).with_context(|| format!("gold has {key:?}, latest_inventory_snapshot has not"))?;
+            let count =
+                counts.get(&key).with_context(|| format!("gold has {key:?}, latest_inventory_snapshot has not"))?;
             let state = ItemState::restored(Some(*count), changes[row], newest[row]);
             states.entry(key.0).or_default().insert(key.1, state);
         }

@@ -168,9 +168,10 @@ impl Hub {
     pub fn pipeline_number(&self, name: &str) -> f64 {
         fn find(value: &Value, name: &str) -> Option<f64> {
             match value {
-                Value::Object(fields) => {
-                    fields.get(name).and_then(Value::as_f64).or_else(|| fields.values().find_map(|field| find(field, name)))
-                }
+                Value::Object(fields) => fields
+                    .get(name)
+                    .and_then(Value::as_f64)
+                    .or_else(|| fields.values().find_map(|field| find(field, name))),
                 _ => None,
             }
         }

@@ -102,7 +102,8 @@ impl Drop for Process {
 pub fn target_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("the running program has a path");
     let folder = executable.parent().expect("a program lies in a folder");
-    let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in the target folder") } else { folder };
+    let folder =
+        if folder.ends_with("deps") { folder.parent().expect("deps lies in the target folder") } else { folder };
     folder.to_owned()
 }
 

@@ -10,7 +10,8 @@ const CHANGES: &str = "trans_id,item_id,store_id,date_time,quantity,change_type_
 const COUNTS: &str = "item_id,employee_id,store_id,date_time,quantity\n";
 
 fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).map(|entries| entries.filter_map(Result::ok).collect()).unwrap_or(Vec::new());
+    let entries =
+        std::fs::read_dir(folder).map(|entries| entries.filter_map(Result::ok).collect()).unwrap_or(Vec::new());
     entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
@@ -25,7 +26,10 @@ fn a_drop_folders_files_are_taken_whole_or_rejected_with_a_reason() {
     let bad = [
         ("inventory_change_text.txt", "Dear Sir or Madam,\nthe till is broken.\n".to_owned()),
         ("inventory_change_zip.txt", "\u{1f}\u{8b}\u{8}".to_owned()),
-        ("inventory_change_line.txt", format!("{CHANGES}{{ok}},10,1,2021-01-02 09:00:00,-1,1\n{{bad}},10,1,2021-01-02 09:00:00,-9999999999,1\n")),
+        (
+            "inventory_change_line.txt",
+            format!("{CHANGES}{{ok}},10,1,2021-01-02 09:00:00,-1,1\n{{bad}},10,1,2021-01-02 09:00:00,-9999999999,1\n"),
+        ),
         ("inventory_snapshot_year.txt", format!("{COUNTS}10,7,1,0000-01-01 00:00:00,5\n")),
         ("inventory_change_foreign.txt", format!("{CHANGES}{{f}},10,2,2021-01-02 09:00:00,-1,1\n")),
     ];
@@ -37,10 +41,16 @@ fn a_drop_folders_files_are_taken_whole_or_rejected_with_a_reason() {
         format!("{CHANGES}{{d-1}},10,1,2021-01-02 09:00:00,-1,1\n{{d-1}},11,1,2021-01-02 09:00:00,-4,1\n{{d-1}},10,1,2021-01-02 09:00:00,-2,1\n"),
     )
     .unwrap();
-    std::fs::write(drop.join("inventory_snapshot_good.txt"), format!("{COUNTS}10,7,1,2021-01-01 00:00:00,50\n")).unwrap();
-    wait_until("all files were looked at", || agent.log_tail(), || {
-        names(&drop.join("done")).len() >= 2 && bad.iter().all(|(name, _)| names(&drop.join("rejected")).iter().any(|n| n == name))
-    });
+    std::fs::write(drop.join("inventory_snapshot_good.txt"), format!("{COUNTS}10,7,1,2021-01-01 00:00:00,50\n"))
+        .unwrap();
+    wait_until(
+        "all files were looked at",
+        || agent.log_tail(),
+        || {
+            names(&drop.join("done")).len() >= 2
+                && bad.iter().all(|(name, _)| names(&drop.join("rejected")).iter().any(|n| n == name))
+        },
+    );
     let rejected = names(&drop.join("rejected"));
     for (name, _) in &bad {
         let beside = rejected.iter().find(|other| other.starts_with(name) && *other != name);
@@ -72,22 +82,33 @@ fn broken_count_files_go_into_quarantine_by_name_and_good_ones_are_taken() {
     for (name, content) in &bad {
         std::fs::write(folder.join(name), content).unwrap();
     }
-    std::fs::write(folder.join("inventory_snapshot_1_20210103"), format!(",{COUNTS}0,10,7,1,2021-01-03 00:00:00,5\n1,11,7,1,2021-01-03 00:00:00,6\n")).unwrap();
+    std::fs::write(
+        folder.join("inventory_snapshot_1_20210103"),
+        format!(",{COUNTS}0,10,7,1,2021-01-03 00:00:00,5\n1,11,7,1,2021-01-03 00:00:00,6\n"),
+    )
+    .unwrap();
     wait_until("the good file's counts are there", || hub.log_tail(), || hub.item(1, 11).is_some());
     let mut till = Till::new(1, 12);
     for (item, quantity) in [(10, 5), (11, 6)] {
-        till.ledger.count(&json!({"store_id": 1, "item_id": item, "date_time": "2021-01-03T00:00:00Z", "quantity": quantity}));
+        till.ledger
+            .count(&json!({"store_id": 1, "item_id": item, "date_time": "2021-01-03T00:00:00Z", "quantity": quantity}));
     }
     let sale = till.document();
     till.send(&agent, &sale);
     let quarantined = || {
         let rows = ask_lake(&sandbox.lake(), "SELECT source, reason, detail FROM quarantine");
-        rows.into_iter().map(|row| row.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>()
+        rows.into_iter()
+            .map(|row| row.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(" | "))
+            .collect::<Vec<_>>()
     };
-    wait_until("all broken files are in quarantine", || format!("{:?}\n{}", quarantined(), hub.log_tail()), || {
-        let rows = quarantined();
-        bad.iter().all(|(name, _)| rows.iter().any(|row| row.contains(name)))
-    });
+    wait_until(
+        "all broken files are in quarantine",
+        || format!("{:?}\n{}", quarantined(), hub.log_tail()),
+        || {
+            let rows = quarantined();
+            bad.iter().all(|(name, _)| rows.iter().any(|row| row.contains(name)))
+        },
+    );
     settle(&hub, &[&agent]);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
     assert_eq!(quarantined().len(), bad.len(), "{:?}", quarantined());

@@ -62,7 +62,8 @@ fn garbage_is_refused_by_field_and_reason_and_what_is_good_beside_it_is_taken() 
     assert_eq!(refused, [1, 2], "{answer:?}");
     till.ledger.transaction(&document());
 
-    let count = json!({"item_id": 10, "employee_id": 1, "store_id": 1, "date_time": "9999-01-01T00:00:00Z", "quantity": 1});
+    let count =
+        json!({"item_id": 10, "employee_id": 1, "store_id": 1, "date_time": "9999-01-01T00:00:00Z", "quantity": 1});
     assert_eq!(agent.counts(count.to_string()).status, 400);
     let csv = "item_id,employee_id,store_id,date_time,quantity\n10,1,1,2021-01-06 00:00:00,many\n";
     assert_eq!(post(&agent.url("/v1/counts"), "text/csv", csv).expect("the agent answers").status, 400);

@@ -15,9 +15,11 @@ fn a_hub_that_is_asked_to_stop_commits_everything_it_took() {
         till.sell(&agent.url(""), 20);
     }
     let events = 105;
-    wait_until("the hub has taken it all", || hub.log_tail(), || {
-        hub.ask("/v1/agents").to_string().contains(&format!("\"taken_seq\":{events}"))
-    });
+    wait_until(
+        "the hub has taken it all",
+        || hub.log_tail(),
+        || hub.ask("/v1/agents").to_string().contains(&format!("\"taken_seq\":{events}")),
+    );
     assert!(hub.terminate().success(), "{}", hub.log_tail());
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }

@@ -32,15 +32,25 @@ fn count_files_are_taken_once_each_through_a_kill() {
     for _ in 0..5 {
         till.sell(&agent.url(""), 20);
     }
-    wait_until("the first counts are there", || hub.log_tail(), || hub.item(2, 120).is_some_and(|item| item["uncounted"] == false));
+    wait_until(
+        "the first counts are there",
+        || hub.log_tail(),
+        || hub.item(2, 120).is_some_and(|item| item["uncounted"] == false),
+    );
     hub.kill();
     let text = count_file(&mut till, 2, 9);
     std::fs::write(folder.join("inventory_snapshot_2_2021-01-09 00:00:00"), text).unwrap();
     hub.restart();
-    wait_until("the last counts are there", || hub.log_tail(), || {
-        hub.item(2, 119).is_some_and(|item| item["snapshot_quantity"].as_i64().is_some_and(|q| q == 119 * 3 + 9))
-            || hub.item(2, 120).is_some_and(|item| item["snapshot_quantity"].as_i64().is_some_and(|q| q == 120 * 3 + 9))
-    });
+    wait_until(
+        "the last counts are there",
+        || hub.log_tail(),
+        || {
+            hub.item(2, 119).is_some_and(|item| item["snapshot_quantity"].as_i64().is_some_and(|q| q == 119 * 3 + 9))
+                || hub
+                    .item(2, 120)
+                    .is_some_and(|item| item["snapshot_quantity"].as_i64().is_some_and(|q| q == 120 * 3 + 9))
+        },
+    );
     settle(&hub, &[&agent]);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }

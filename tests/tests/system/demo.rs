@@ -64,7 +64,13 @@ fn replay_goes_through_agents_that_run_elsewhere() {
     let sandbox = Sandbox::new();
     let dataset = sandbox.path("dataset");
     simulator(&["generate", "--days", "2", "--stores", "2", "--items", "100"], &[("--out", &dataset)]);
-    run(Command::new("sh").arg("-c").arg("cp \"$1\"/store.txt \"$1\"/item.txt \"$1\"/inventory_change_type.txt \"$2\"").arg("sh").arg(&dataset).arg(sandbox.reference())).expect_success();
+    run(Command::new("sh")
+        .arg("-c")
+        .arg("cp \"$1\"/store.txt \"$1\"/item.txt \"$1\"/inventory_change_type.txt \"$2\"")
+        .arg("sh")
+        .arg(&dataset)
+        .arg(sandbox.reference()))
+    .expect_success();
     let hub = Hub::start(&sandbox, HubOptions::default());
     let stores: Vec<i64> = std::fs::read_to_string(dataset.join("store.txt"))
         .expect("generate writes store.txt")

@@ -9,10 +9,8 @@ fn an_external_broker_takes_the_endpoints_place() {
     let broker = Mosquitto::start(&sandbox, &["a", "b"]);
     let options = HubOptions { mqtt: Some(broker.url("hub")), more: Vec::new() };
     let mut hub = Hub::start(&sandbox, options);
-    let agents = [
-        Agent::start(&sandbox, "a", "1", &broker.url("a")),
-        Agent::start(&sandbox, "b", "2", &broker.url("b")),
-    ];
+    let agents =
+        [Agent::start(&sandbox, "a", "1", &broker.url("a")), Agent::start(&sandbox, "b", "2", &broker.url("b"))];
     let selling = [0, 1].map(|at| Till::new(at as i32 + 1, 6).sell_on(&agents[at], 150));
     for _ in 0..3 {
         hub.let_work();

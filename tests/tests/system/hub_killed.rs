@@ -10,9 +10,8 @@ fn a_hub_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let mut hub = Hub::start(&sandbox, HubOptions::default());
     let agents =
         [Agent::start(&sandbox, "a", "1", &hub.mqtt_url()), Agent::start(&sandbox, "b", "2,3", &hub.mqtt_url())];
-    let selling: Vec<_> = [(0, 1), (1, 2), (1, 3)]
-        .map(|(agent, store)| Till::new(store, 1).sell_on(&agents[agent], 200))
-        .into();
+    let selling: Vec<_> =
+        [(0, 1), (1, 2), (1, 3)].map(|(agent, store)| Till::new(store, 1).sell_on(&agents[agent], 200)).into();
     // At different moments of its cycle: in the middle of a recovery too.
     for pause in [900, 350, 1_300, 120, 610, 1_700] {
         std::thread::sleep(Duration::from_millis(pause));

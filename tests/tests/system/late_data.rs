@@ -19,7 +19,8 @@ fn late_changes_late_counts_and_corrections_are_taken_however_late() {
     let mut hub = Hub::start(&sandbox, HubOptions::with(&["--live-items", "1"]));
     let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
     let mut till = Till::new(1, 14);
-    let shown = |hub: &Hub, item: i32| hub.item(1, item).map(|item| item["current_inventory"].clone()).unwrap_or_default();
+    let shown =
+        |hub: &Hub, item: i32| hub.item(1, item).map(|item| item["current_inventory"].clone()).unwrap_or_default();
 
     till.send_count(&agent, &count("2021-01-01T00:00:00Z", 10, 20));
     till.send(&agent, &sale("t1", "2021-01-25T09:00:00Z", 10, -1));

@@ -56,7 +56,13 @@ fn noise_and_strangers_change_nothing_but_the_quarantine() {
         assert!(code.is_some() || login.is_none(), "{login:?}: no CONNACK");
     }
     // Bytes that are no MQTT: the connection ends, no more.
-    for noise in [&b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n"[..], &[0xff; 600], &[0x10, 0xff, 0xff, 0xff, 0x7f], &[0x30, 0], &[0; 64]] {
+    for noise in [
+        &b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n"[..],
+        &[0xff; 600],
+        &[0x10, 0xff, 0xff, 0xff, 0x7f],
+        &[0x30, 0],
+        &[0; 64],
+    ] {
         let mut client = MqttClient::open(&endpoint);
         client.send(noise);
         assert!(client.is_hung_up(), "{noise:?}");
@@ -92,7 +98,11 @@ fn noise_and_strangers_change_nothing_but_the_quarantine() {
     client.publish("onhand/v1/agents/a/frames", &frame("a", 1, "stolen"));
 
     let reasons = || ask_lake(&sandbox.lake(), "SELECT reason, detail FROM quarantine ORDER BY ALL");
-    wait_until("what was refused is in quarantine", || format!("{:?}\n{}", reasons(), hub.log_tail()), || reasons().len() >= 5);
+    wait_until(
+        "what was refused is in quarantine",
+        || format!("{:?}\n{}", reasons(), hub.log_tail()),
+        || reasons().len() >= 5,
+    );
     till.sell(&agent.url(""), 20);
     settle(&hub, &[&agent]);
     drop(silent);

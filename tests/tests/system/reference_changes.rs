@@ -26,7 +26,11 @@ fn a_renamed_store_and_a_new_change_type_restate_gold() {
         till.send(&agent, &change("transfer", store, 9, -4));
     }
     settle(&hub, &[&agent]);
-    assert_eq!([1, 2, 9].map(|store| shown(&hub, store)), [json!(17), json!(17), json!(20)], "store 9 is not known yet");
+    assert_eq!(
+        [1, 2, 9].map(|store| shown(&hub, store)),
+        [json!(17), json!(17), json!(20)],
+        "store 9 is not known yet"
+    );
 
     // Store 2 becomes the online store, change type 9 and store 9 become known.
     sandbox.write_stores(&[(1, "store 1"), (2, "online"), (3, "store 3"), (9, "store 9")]);

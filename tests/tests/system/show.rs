@@ -46,8 +46,16 @@ fn tables_are_shown_as_table_csv_and_json() {
     assert_eq!(low.lines().count(), 5, "{low}");
     let unsold = show(&lake, &["inventory_change", "--format", "csv"]);
     assert!(unsold.starts_with("trans_id,store_id,date_time,change_type_id,item_id,quantity"), "{unsold}");
-    for table in ["raw_inventory_change", "inventory_snapshot", "latest_inventory_snapshot", "store", "item",
-                  "inventory_change_type", "quarantine", "event_log"] {
+    for table in [
+        "raw_inventory_change",
+        "inventory_snapshot",
+        "latest_inventory_snapshot",
+        "store",
+        "item",
+        "inventory_change_type",
+        "quarantine",
+        "event_log",
+    ] {
         show(&lake, &[table, "--limit", "3"]);
     }
 

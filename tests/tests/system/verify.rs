@@ -30,7 +30,10 @@ fn a_planted_difference_is_found_and_rebuild_removes_it() {
     let rebuild = |more: &[&str]| {
         run(Command::new(binary("onhand-hub")).arg("rebuild").args(more).arg("--lake").arg(&lake)).expect_success();
         judge(&lake, &expected);
-        assert!(gold == ask_lake(&lake, "SELECT * FROM inventory_current ORDER BY ALL"), "rebuild {more:?} makes another gold");
+        assert!(
+            gold == ask_lake(&lake, "SELECT * FROM inventory_current ORDER BY ALL"),
+            "rebuild {more:?} makes another gold"
+        );
     };
     rebuild(&[]);
     rebuild(&["--from", "bronze"]);

@@ -1,0 +1,158 @@
+//! The list of items, page by page.
+
+use super::api::{ASKED_AT_A_TIME, store_gone};
+use super::error::{ApiError, ErrorBody};
+use super::names::Names;
+use super::query::Parameters;
+use super::state::{Web, within_limit};
+use crate::actors::{ItemView, ListItems};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use futures::stream::{self, StreamExt};
+use onhand_common::{ItemId, StoreId};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+const DEFAULT_ROWS: usize = 100;
+const MOST_ROWS: usize = 10_000;
+
+/// An item of a store with what the reference data knows of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ItemRow {
+    #[serde(flatten)]
+    view: ItemView,
+    /// Its name; null if the reference data does not know the item.
+    item_name: Option<String>,
+    /// How many should be there at least; null if the reference data does not know the item.
+    safety_stock_quantity: Option<i32>,
+    /// On hand are fewer than that.
+    below_safety_stock: bool,
+}
+
+impl ItemRow {
+    pub(super) fn new(view: ItemView, names: &Names) -> Self {
+        Self {
+            item_name: names.item(view.item_id).map(str::to_owned),
+            safety_stock_quantity: names.safety_stock(view.item_id),
+            below_safety_stock: names.is_below_safety_stock(view.item_id, view.current_inventory),
+            view,
+        }
+    }
+}
+
+/// A page of the inventory.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InventoryPage {
+    /// By store, then item.
+    items: Vec<ItemRow>,
+    /// For the next request, if there are more.
+    next_cursor: Option<String>,
+}
+
+/// Where a page begins. Clients get it as a text that means nothing to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    store_id: i32,
+    item_id: i32,
+}
+
+impl Cursor {
+    const START: Self = Self { store_id: 0, item_id: 0 };
+
+    fn parse(text: &str) -> Option<Self> {
+        let (store, item) = text.split_at_checked(8)?;
+        let id = |hex: &str| {
+            let digits = hex.len() == 8 && hex.bytes().all(|c| c.is_ascii_hexdigit());
+            i32::from_str_radix(hex, 16).ok().filter(|_| digits)
+        };
+        Some(Self { store_id: id(store)?, item_id: id(item)? })
+    }
+
+    fn to_text(self) -> String {
+        format!("{:08x}{:08x}", self.store_id, self.item_id)
+    }
+}
+
+/// The items of all stores, in the order of store and item, page by page.
+#[utoipa::path(get, path = "/v1/inventory", tag = "inventory",
+    params(
+        ("store_id" = Option<i32>, Query, description = "Only this store"),
+        ("item_id" = Option<i32>, Query, description = "Only this item"),
+        ("below_safety_stock" = Option<bool>, Query, description = "Only items of which fewer are on hand than should be"),
+        ("limit" = Option<usize>, Query, description = "Most rows in the answer, 1 to 10000; 100 by default"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = InventoryPage),
+        (status = 400, description = "A parameter is wrong; `field` names it", body = ErrorBody),
+        (status = 503, description = "The hub is not ready", body = ErrorBody),
+))]
+pub(super) async fn inventory(web: Data<Web>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let parameters = Parameters::of(&request, &["store_id", "item_id", "below_safety_stock", "limit", "cursor"])?;
+    let store = parameters.get::<StoreId>("store_id")?.map(StoreId::get);
+    let item = parameters.get::<ItemId>("item_id")?.map(ItemId::get);
+    let below_safety_stock = parameters.truth("below_safety_stock")?;
+    let limit = parameters.limit(DEFAULT_ROWS, MOST_ROWS)?;
+    let from = match parameters.text("cursor") {
+        Some(text) => Cursor::parse(text).ok_or_else(|| ApiError::parameter("cursor", "was not given by this path"))?,
+        None => Cursor::START,
+    };
+    let names = web.names();
+    let keep: Arc<dyn Fn(&ItemView) -> bool + Send + Sync> = {
+        let names = names.clone();
+        Arc::new(move |view: &ItemView| {
+            item.is_none_or(|item| view.item_id == item)
+                && (!below_safety_stock || names.is_below_safety_stock(view.item_id, view.current_inventory))
+        })
+    };
+    let mut stores = web.pipeline()?.directory.all();
+    stores.retain(|&(id, _)| id >= from.store_id && store.is_none_or(|store| id == store));
+
+    // One row beyond the page tells whether there is another page, and where it begins.
+    let wanted = limit + 1;
+    let asked = stream::iter(stores).map(|(id, address)| {
+        let first = if id == from.store_id { from.item_id } else { 0 };
+        let request = ListItems { from: first.max(item.unwrap_or(0)), limit: wanted, keep: keep.clone() };
+        async move { address.send(request).await.map_err(|error| store_gone(id, error)) }
+    });
+    let mut answers = asked.buffered(ASKED_AT_A_TIME);
+    let collect = async {
+        let mut views = Vec::new();
+        while views.len() < wanted
+            && let Some(answer) = answers.next().await
+        {
+            views.extend(answer?);
+        }
+        Ok(views)
+    };
+    let mut views = within_limit(collect).await?;
+    let next_cursor =
+        views.get(limit).map(|v: &ItemView| Cursor { store_id: v.store_id, item_id: v.item_id }.to_text());
+    views.truncate(limit);
+    let items = views.into_iter().map(|view| ItemRow::new(view, &names)).collect();
+    Ok(HttpResponse::Ok().json(InventoryPage { items, next_cursor }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_what_was_given_out() {
+        let cursor = Cursor { store_id: 7, item_id: i32::MAX };
+        assert_eq!(Cursor::parse(&cursor.to_text()), Some(cursor));
+        for wrong in [
+            "",
+            "7",
+            "000000070000000",
+            "00000007000000000",
+            "0000000g00000000",
+            "+0000007+0000000",
+            "ffffffff00000000",
+            "äääääääää",
+        ] {
+            assert_eq!(Cursor::parse(wrong), None, "{wrong}");
+        }
+    }
+}
