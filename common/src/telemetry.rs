@@ -1,5 +1,6 @@
 //! Logging, the same in every binary: to standard error, filtered by `RUST_LOG`, `info` by default.
 
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. A second call in one process changes nothing.

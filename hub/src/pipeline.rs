@@ -122,7 +122,9 @@ impl Pipeline {
             let answer = answer.map_err(|error| StoreUnavailable { store_id, reason: error.to_string() });
             match answer.and_then(|answer| answer) {
                 Ok(one) => {
-                    self.directory.touched(store_id);
+                    if one.changes + one.counts > 0 {
+                        self.directory.touched(store_id);
+                    }
                     taken.changes += one.changes;
                     taken.counts += one.counts;
                     taken.duplicates += one.duplicates;

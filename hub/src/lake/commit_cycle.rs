@@ -293,7 +293,6 @@ impl CommitCycle {
             return Ok(false);
         }
         let started = Instant::now();
-        self.keep_small().await?;
         let transaction = self.transaction(&cycle.cut);
         let recounted = self.recount(&mut cycle.cuts).await?;
         let gold: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.gold.take());
@@ -302,6 +301,13 @@ impl CommitCycle {
             .into_iter()
             .filter(|(id, rows)| !rows.is_empty() || self.tables.uncounted.files_of_partition((*id).into()).count() > 0)
             .collect();
+        if gold.is_empty() {
+            // What was sent had been taken before.
+            self.behind.clear();
+            self.pipeline.stats.gold_dirty_stores.store(0, Relaxed);
+            return Ok(false);
+        }
+        self.keep_small().await?;
         let (shutdown, stats, tables) = (&self.shutdown, &self.pipeline.stats, &mut self.tables);
         if !latest.is_empty() {
             let write = async |table: &Table| gold::replace_latest(table, &latest).await;
