@@ -32,6 +32,8 @@ pub enum Seen {
 /// A sink that remembers, and takes frames only while its gate has permits.
 pub struct FakeSink {
     pub gate: Semaphore,
+    /// The gate is for this agent alone.
+    pub slow: Option<AgentId>,
     seen: mpsc::UnboundedSender<Seen>,
     order: Mutex<mpsc::UnboundedReceiver<Seen>>,
 }
@@ -42,8 +44,16 @@ impl FakeSink {
     }
 
     pub fn gated(permits: usize) -> Arc<Self> {
+        Arc::new(Self::new(permits, None))
+    }
+
+    pub fn slow_for(slow: &str) -> Arc<Self> {
+        Arc::new(Self::new(0, Some(agent(slow))))
+    }
+
+    fn new(permits: usize, slow: Option<AgentId>) -> Self {
         let (seen, order) = mpsc::unbounded_channel();
-        Arc::new(Self { gate: Semaphore::new(permits), seen, order: Mutex::new(order) })
+        Self { gate: Semaphore::new(permits), slow, seen, order: Mutex::new(order) }
     }
 
     /// The next thing it was given, status aside.
@@ -76,9 +86,11 @@ impl FakeSink {
 
 impl FrameSink for FakeSink {
     fn frame(&self, from: &Sender, payload: Bytes) -> BoxFuture<'_, ()> {
-        let agent = from.agent.to_string();
+        let (gated, agent) = (self.slow.as_ref().is_none_or(|slow| *slow == from.agent), from.agent.to_string());
         async move {
-            self.gate.acquire().await.unwrap().forget();
+            if gated {
+                self.gate.acquire().await.unwrap().forget();
+            }
             self.seen.send(Seen::Frame(agent, payload)).unwrap();
         }
         .boxed()
