@@ -11,6 +11,7 @@
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::{LiveFile, Table};
+use super::tables::TableName;
 use anyhow::{Context, Result};
 use buoyant_kernel::Snapshot as KernelSnapshot;
 use deltalake::DeltaTable;
@@ -138,21 +139,23 @@ impl Table {
     }
 
     /// Deletes log entries and checkpoints that are older than the lake's retention and behind a checkpoint. Returns
-    /// how many.
+    /// how many. Version `needed` and those after it can still be opened: for silver, the one that gold reflects.
     ///
     /// # Errors
     /// If the log cannot be listed, or a file not be deleted.
-    pub async fn cleanup_log(&mut self) -> Result<usize> {
+    pub async fn cleanup_log(&mut self, needed: Option<i64>) -> Result<usize> {
         let retention = self.lake.retention().log;
-        self.cleanup_log_older_than(retention).await
+        self.cleanup_log_older_than(retention, needed).await
     }
 
-    async fn cleanup_log_older_than(&mut self, retention: Duration) -> Result<usize> {
-        // What gold reflects stays readable, also where others have committed since without repeating it.
-        let needed = match self.reflects().await? {
-            Some((version, _)) => version.min(self.version),
-            None => self.version,
-        };
+    async fn cleanup_log_older_than(&mut self, retention: Duration, needed: Option<i64>) -> Result<usize> {
+        let mut needed = needed.unwrap_or(self.version).clamp(0, self.version);
+        if self.name == TableName::InventoryCurrent
+            && let Some((version, _)) = self.reflects().await?
+        {
+            // What gold reflects stays known, also where others have committed since without repeating it.
+            needed = needed.min(version);
+        }
         let cutoff = before(retention);
         let keep = u64::try_from(needed).context("a loaded table has a version")?;
         let log = Arc::clone(&self.log);
@@ -162,18 +165,23 @@ impl Table {
     }
 
     /// Deletes data files that no version within the lake's retention needs: replaced ones, and those that were written
-    /// but never committed. Returns how many.
+    /// but never committed. Returns how many. The files of version `needed` stay: for silver, the one that gold
+    /// reflects.
     ///
     /// # Errors
     /// If the folder cannot be listed, or a file not be deleted.
-    pub async fn vacuum(&mut self) -> Result<usize> {
+    pub async fn vacuum(&mut self, needed: Option<i64>) -> Result<usize> {
         let retention = self.lake.retention().deleted_files;
-        self.vacuum_older_than(retention).await
+        self.vacuum_older_than(retention, needed).await
     }
 
-    async fn vacuum_older_than(&mut self, retention: Duration) -> Result<usize> {
+    async fn vacuum_older_than(&mut self, retention: Duration, needed: Option<i64>) -> Result<usize> {
         let cutoff = before(retention);
-        let needed = self.needed_files(cutoff).await?;
+        let mut keep_paths = self.needed_files(cutoff).await?;
+        if let Some(version) = needed.filter(|v| (0..self.version).contains(v)) {
+            let then = Self::open_at(&self.lake, self.name, version).await?;
+            keep_paths.extend(then.live_files().map(|f| xxh3_64(f.path.as_bytes())));
+        }
         let store = self.store();
         let log = Path::from("_delta_log");
         let old: Vec<Path> = store
@@ -181,7 +189,8 @@ impl Table {
             .try_filter_map(|object| {
                 let young = object.last_modified.timestamp_millis() >= cutoff;
                 let path = object.location;
-                let keep = young || path.prefix_matches(&log) || needed.contains(&xxh3_64(path.as_ref().as_bytes()));
+                let keep =
+                    young || path.prefix_matches(&log) || keep_paths.contains(&xxh3_64(path.as_ref().as_bytes()));
                 std::future::ready(Ok((!keep).then_some(path)))
             })
             .try_collect()
@@ -270,7 +279,7 @@ fn take(groups: &mut Vec<Vec<LiveFile>>, group: &mut Vec<LiveFile>, policy: &Com
 mod tests {
     use super::*;
     use crate::lake::samples::{NEW_YEAR, changes, gold, lake};
-    use crate::lake::{Lake, TableName, read};
+    use crate::lake::{Lake, read};
     use serde_json::json;
 
     const DAY: i64 = 86_400_000_000;
@@ -399,11 +408,12 @@ mod tests {
     async fn the_log_is_cleaned_behind_a_checkpoint_only() {
         let (_folder, lake) = lake();
         let mut table = ten_versions(&lake).await;
-        assert_eq!(table.cleanup_log_older_than(Duration::ZERO).await.unwrap(), 0);
+        assert_eq!(table.cleanup_log_older_than(Duration::ZERO, None).await.unwrap(), 0);
         table.write_checkpoint().await.unwrap();
-        assert_eq!(table.cleanup_log().await.unwrap(), 0, "all are young");
+        assert_eq!(table.cleanup_log(None).await.unwrap(), 0, "all are young");
         tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(table.cleanup_log_older_than(Duration::ZERO).await.unwrap(), 10);
+        assert_eq!(table.cleanup_log_older_than(Duration::ZERO, Some(9)).await.unwrap(), 0, "gold reflects version 9");
+        assert_eq!(table.cleanup_log_older_than(Duration::ZERO, None).await.unwrap(), 10);
         let reloaded = Table::open(&lake, TableName::InventoryChange).await.unwrap();
         assert_eq!((reloaded.files, reloaded.version), (table.files, 10));
     }
@@ -417,7 +427,7 @@ mod tests {
         let folder = format!("{}/silver/inventory_change", lake.root());
         let staged = format!("{folder}/date=2021-01-01/part-x.parquet#7");
         std::fs::write(&staged, "cut off").unwrap();
-        assert_eq!(table.vacuum().await.unwrap(), 0, "all are young");
+        assert_eq!(table.vacuum(None).await.unwrap(), 0, "all are young");
         // Files that are old, but were live until a moment ago.
         let old = std::time::SystemTime::now() - Duration::from_secs(3600);
         let mut files = Vec::new();
@@ -429,11 +439,16 @@ mod tests {
             }
         }
         assert_eq!(files.len(), 24);
-        assert_eq!(table.vacuum_older_than(Duration::from_secs(60)).await.unwrap(), 1, "the one never committed");
+        assert_eq!(table.vacuum_older_than(Duration::from_secs(60), None).await.unwrap(), 1, "the one never committed");
         assert!(!std::path::Path::new(&format!("{folder}/{}", orphan[0].add.path)).exists());
         assert!(!std::path::Path::new(&staged).exists());
         tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(table.vacuum_older_than(Duration::ZERO).await.unwrap(), 20, "replaced, and not needed any more");
+        assert_eq!(table.vacuum_older_than(Duration::ZERO, Some(10)).await.unwrap(), 0, "gold reflects version 10");
+        assert_eq!(
+            table.vacuum_older_than(Duration::ZERO, Some(11)).await.unwrap(),
+            20,
+            "replaced, and not needed any more"
+        );
         assert_eq!(transactions(&table, 18_628).await.len(), 10);
     }
 }
