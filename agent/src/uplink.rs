@@ -77,9 +77,14 @@ pub(crate) async fn run(config: HubConfig, limits: Limits, reporter: Reporter, m
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
         }
     }
+}
+
+/// Returns once the agent stops. (The value that tokio returns here is a lock on the flag; it must not live on.)
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 struct Uplink {
@@ -139,7 +144,7 @@ impl Uplink {
                         self.publish_status(&mut link, true);
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => {
+                () = stopped(stop) => {
                     if link.connected {
                         self.farewell(&mut link, events).await;
                     }
@@ -304,3 +309,6 @@ fn describe(error: &ConnectionError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

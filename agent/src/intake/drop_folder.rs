@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_puts_a_file_off_until_there_is_room() {
-        let mut s = Sandbox::new(200);
+        let mut s = Sandbox::new(160);
         s.write("inventory_change_1.txt", CHANGES);
         s.write("inventory_snapshot_1_2021-01-01.txt", COUNTS);
         s.look(5);
