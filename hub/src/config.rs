@@ -4,6 +4,7 @@
 //! rest of the hub sees. A refusal names the setting, where it was given, and what would be right.
 
 use crate::actors::ActorLimits;
+use crate::gateway::BrokerUrl;
 use crate::lake::Retention;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
@@ -11,7 +12,6 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Environment variables that begin so are settings, if the rest is a setting's name.
@@ -375,9 +375,8 @@ impl Checker<'_> {
                     return self.refuse(setting, "is for the hub's own MQTT endpoint, but mqtt names another broker");
                 }
             }
-            let host = url.strip_prefix("mqtt://").or_else(|| url.strip_prefix("mqtts://"));
-            if host.is_none_or(|host| host.is_empty() || host.starts_with(':') || host.starts_with('/')) {
-                return self.refuse("mqtt", "is not a broker's URL: mqtt://HOST:1883 or mqtts://HOST:8883");
+            if let Err(error) = url.parse::<BrokerUrl>() {
+                return self.refuse("mqtt", error.to_string());
             }
             let client_id = self.text("mqtt_client_id", &given.mqtt_client_id)?.unwrap_or("onhand-hub").to_owned();
             return Ok(MqttSide::External { url: url.to_owned(), client_id });
@@ -492,35 +491,6 @@ impl Checker<'_> {
     }
 }
 
-impl TlsFiles {
-    /// What the endpoint serves TLS with.
-    ///
-    /// # Errors
-    /// Names the file that cannot be read or does not hold what it should.
-    pub fn load(&self) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-        use anyhow::{Context, ensure};
-        let open = |path: &Path| {
-            let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
-            anyhow::Ok(std::io::BufReader::new(file))
-        };
-        let chain: Vec<_> = rustls_pemfile::certs(&mut open(&self.cert)?)
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("read the certificates in {}", self.cert.display()))?;
-        ensure!(!chain.is_empty(), "{} holds no certificate in PEM form", self.cert.display());
-        let key = rustls_pemfile::private_key(&mut open(&self.key)?)
-            .with_context(|| format!("read the private key in {}", self.key.display()))?
-            .with_context(|| format!("{} holds no private key in PEM form", self.key.display()))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("set TLS up")?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .with_context(|| format!("use {} with {}", self.cert.display(), self.key.display()))?;
-        Ok(Arc::new(config))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -596,7 +566,7 @@ mod tests {
             (&[("max_awaiting_rows", "1")], "max_awaiting_rows (from the command line): 1 is not between 1000"),
             (&[("listen_mqtt", "0.0.0.0:1883")], "--insecure-open"),
             (&[("listen_mqtt", "[::]:0")], "listen_mqtt (from the command line): [::]:0 can be reached"),
-            (&[("mqtt", "http://h")], "mqtt (from the command line): is not a broker's URL"),
+            (&[("mqtt", "http://h")], "mqtt (from the command line): not a broker's URL"),
             (&[("mqtt", "mqtt://h"), ("listen_mqtt", "127.0.0.1:0")], "listen_mqtt (from the command line): is for"),
             (&[("mqtt_client_id", "x")], "mqtt_client_id (from the command line): is for a broker"),
             (&[("agents", "/nowhere/agents.toml")], "agents (from the command line): /nowhere/agents.toml is no file"),

@@ -166,3 +166,99 @@ pub(super) async fn reload_reference(web: Data<Web>) -> HttpResponse {
     web.state.reload_reference.notify_one();
     HttpResponse::Accepted().json(Accepted { accepted: true })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::web::test_hub::{TestHub, count, sale};
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn stores_come_with_their_names_and_numbers() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 10, 5), count(1, 11, 5), sale("t", 1, 12, -1), sale("u", 7, 10, -1)]).await;
+        let stores = hub.get("/v1/stores").await.json(200)["stores"].clone();
+        assert_eq!(stores.as_array().unwrap().len(), 2);
+        assert_eq!((&stores[0]["store_id"], &stores[0]["name"]), (&json!(1), &json!("Market Street")));
+        assert_eq!(
+            (&stores[0]["items"], &stores[0]["uncounted"], &stores[0]["rows_awaiting_commit"]),
+            (&json!(2), &json!(1), &json!(3))
+        );
+        assert_eq!((&stores[1]["store_id"], &stores[1]["name"]), (&json!(7), &json!(null)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_item_is_shown_as_it_stands() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 10, 5), sale("t", 1, 10, -3), sale("u", 1, 99, -1)]).await;
+        let item = hub.get("/v1/stores/1/items/10").await.json(200);
+        assert_eq!(
+            (&item["current_inventory"], &item["snapshot_quantity"], &item["change_quantity"]),
+            (&json!(2), &json!(5), &json!(-3))
+        );
+        assert_eq!((&item["item_name"], &item["safety_stock_quantity"]), (&json!("tea"), &json!(4)));
+        assert_eq!(
+            (&item["below_safety_stock"], &item["live"], &item["date_time"]),
+            (&json!(true), &json!(true), &json!("2021-01-01T00:00:01.000Z"))
+        );
+        let unknown = hub.get("/v1/stores/1/items/99").await.json(200);
+        assert_eq!((&unknown["current_inventory"], &unknown["uncounted"]), (&json!(null), &json!(true)));
+        assert_eq!((&unknown["item_name"], &unknown["below_safety_stock"]), (&json!(null), &json!(false)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn errors_are_json_and_name_the_field() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 10, 5)]).await;
+        for (path, status, field) in [
+            ("/v1/stores/1/items/11", 404, None),
+            ("/v1/stores/2/items/10", 404, None),
+            ("/v1/stores/x/items/10", 400, Some("store_id")),
+            ("/v1/stores/1/items/-1", 400, Some("item_id")),
+            ("/v1/stores/1/items/2147483648", 400, Some("item_id")),
+            ("/v1/stores?x=1", 400, Some("x")),
+            ("/v1/inventory?limit=10001", 400, Some("limit")),
+            ("/v1/inventory?store_id=one", 400, Some("store_id")),
+            ("/v1/inventory?item_id=", 400, Some("item_id")),
+            ("/v1/inventory?below_safety_stock=maybe", 400, Some("below_safety_stock")),
+            ("/v1/inventory?cursor=%00", 400, Some("cursor")),
+            ("/v1/agents?cursor=a/b", 400, Some("cursor")),
+            ("/v1/stream?store_id=x", 400, Some("store_id")),
+            ("/v2", 404, None),
+            ("/v1/reference/reload", 405, None),
+        ] {
+            let body = hub.get(path).await.json(status);
+            assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{path}: {body}");
+            assert_eq!(body.get("field").and_then(|field| field.as_str()), field, "{path}: {body}");
+        }
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn agents_come_page_by_page() {
+        let hub = TestHub::start().await;
+        for agent in ["b", "a", "c"] {
+            hub.agent_says(agent, 3);
+        }
+        let page = hub.get("/v1/agents?limit=2").await.json(200);
+        assert_eq!((&page["agents"][0]["agent_id"], &page["agents"][1]["agent_id"]), (&json!("a"), &json!("b")));
+        assert_eq!(
+            (&page["agents"][0]["connected"], &page["agents"][0]["status"]["backlog"]),
+            (&json!(true), &json!(3))
+        );
+        let cursor = page["next_cursor"].as_str().unwrap();
+        let page = hub.get(&format!("/v1/agents?cursor={cursor}")).await.json(200);
+        assert_eq!((&page["agents"][0]["agent_id"], &page["next_cursor"]), (&json!("c"), &json!(null)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_for() {
+        let hub = TestHub::start().await;
+        hub.request("POST", "/v1/reference/reload").await.json(202);
+        tokio::time::timeout(Duration::from_secs(30), hub.reload_reference.notified()).await.unwrap();
+        hub.stop().await;
+    }
+}

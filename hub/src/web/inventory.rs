@@ -137,6 +137,7 @@ pub(super) async fn inventory(web: Data<Web>, request: HttpRequest) -> Result<Ht
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::test_hub::{TestHub, count, sale};
 
     #[test]
     fn a_cursor_is_what_was_given_out() {
@@ -154,5 +155,68 @@ mod tests {
         ] {
             assert_eq!(Cursor::parse(wrong), None, "{wrong}");
         }
+    }
+
+    /// Follows the cursors; store and item of each row, and the number of pages.
+    async fn follow(hub: &TestHub, query: &str) -> (Vec<(i64, i64)>, usize) {
+        let (mut rows, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let page = hub.get(&format!("/v1/inventory?{query}{cursor}")).await.json(200);
+            let id = |row: &serde_json::Value, name: &str| row[name].as_i64().unwrap();
+            rows.extend(page["items"].as_array().unwrap().iter().map(|row| (id(row, "store_id"), id(row, "item_id"))));
+            pages += 1;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return (rows, pages),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_hold_every_row_once_in_order() {
+        let hub = TestHub::start().await;
+        let all: Vec<(i64, i64)> = (0..5).flat_map(|store| (10..17).map(move |item| (store, item))).collect();
+        hub.take(all.iter().rev().map(|&(store, item)| count(store, item, 5)).collect()).await;
+        for (limit, pages) in [(1, 35), (4, 9), (7, 5), (34, 2), (35, 1), (10_000, 1)] {
+            assert_eq!(follow(&hub, &format!("limit={limit}")).await, (all.clone(), pages));
+        }
+        let of_store: Vec<_> = (10..17).map(|item| (3, item)).collect();
+        assert_eq!(follow(&hub, "limit=3&store_id=3").await, (of_store, 3));
+        let of_item: Vec<_> = (0..5).map(|store| (store, 12)).collect();
+        assert_eq!(follow(&hub, "limit=2&item_id=12").await, (of_item, 3));
+        assert_eq!(follow(&hub, "store_id=4&item_id=16").await, (vec![(4, 16)], 1));
+        assert_eq!(follow(&hub, "store_id=9").await, (vec![], 1));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn low_stock_is_what_is_known_to_be_too_little() {
+        let hub = TestHub::start().await;
+        // Safety stocks: item 10 has 4, item 11 has 0, item 12 is not known to the reference data.
+        hub.take(vec![
+            count(1, 10, 5),
+            sale("t", 1, 10, -2),
+            count(2, 10, 4),
+            sale("u", 3, 10, -9),
+            count(4, 11, 0),
+            count(5, 11, -1),
+            count(6, 12, -1),
+        ])
+        .await;
+        assert_eq!(follow(&hub, "below_safety_stock=true&limit=1").await, (vec![(1, 10), (5, 11)], 2));
+        let page = hub.get("/v1/inventory?below_safety_stock&limit=1").await.json(200);
+        let row = &page["items"][0];
+        assert_eq!((row["current_inventory"].as_i64(), row["item_name"].as_str()), (Some(3), Some("tea")));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn new_reference_data_is_seen_at_once() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 12, 5)]).await;
+        assert_eq!(follow(&hub, "below_safety_stock=1").await, (vec![], 1));
+        hub.know_item(12, "salt", 6);
+        assert_eq!(follow(&hub, "below_safety_stock=1").await, (vec![(1, 12)], 1));
+        hub.stop().await;
     }
 }

@@ -113,3 +113,87 @@ impl Live {
 fn lagged(chunk: &mut String, lost: u64) {
     let _ = write!(chunk, "event: lagged\ndata: {{\"lost\":{lost}}}\n\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::test_hub::{TestHub, count};
+
+    #[tokio::test]
+    async fn changes_arrive_as_they_happen_and_only_those_asked_for() {
+        let hub = TestHub::start().await;
+        let mut all = hub.open("/v1/stream").await;
+        let mut one = hub.open("/v1/stream?store_id=2").await;
+        for stream in [&mut all, &mut one] {
+            let head = stream.read_until(": the stream is alive\n").await;
+            assert!(head.contains("text/event-stream"), "{head}");
+        }
+        hub.take(vec![count(1, 10, 5)]).await;
+        hub.take(vec![count(2, 11, 6)]).await;
+        let seen = all.read_until("\"item_id\":11").await;
+        assert!(seen.contains("data: {\"store_id\":1,\"item_id\":10,\"current_inventory\":5"), "{seen}");
+        let seen = one.read_until("\"item_id\":11").await;
+        assert!(!seen.contains("\"store_id\":1"), "{seen}");
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_loses_updates_and_is_told() {
+        let hub = TestHub::start().await;
+        let web = Web::new(hub.state.clone());
+        let mut live = Live {
+            updates: web.state.updates.subscribe(),
+            store: None,
+            heartbeat: tokio::time::interval(Duration::from_secs(3600)),
+            stopping: web.stopping.clone(),
+            rest: false,
+            _slot: web.streams.clone().try_acquire_owned().unwrap(),
+        };
+        assert!(live.chunk().await.unwrap().starts_with(':'));
+        // The channel of the test holds 64.
+        hub.take((0..200).map(|item| count(1, item, 5)).collect()).await;
+        let chunk = live.chunk().await.unwrap();
+        assert!(
+            chunk.starts_with("event: lagged\ndata: {\"lost\":136}\n\ndata: {\"store_id\":1,\"item_id\":136,"),
+            "{chunk}"
+        );
+        assert_eq!(chunk.matches("data: {\"store_id\"").count(), 64);
+        web.stopping.cancel();
+        assert_eq!(live.chunk().await, None);
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn there_is_a_most_of_streams_and_a_place_becomes_free_again() {
+        let hub = TestHub::start().await;
+        let mut streams = Vec::new();
+        for _ in 0..MOST_STREAMS {
+            let mut stream = hub.open("/v1/stream").await;
+            stream.read_until("alive").await;
+            streams.push(stream);
+        }
+        hub.get("/v1/stream").await.json(503);
+        streams.pop();
+        // The server notices the closed connection when it writes.
+        let mut next = 0;
+        loop {
+            hub.take(vec![count(1, next, 5)]).await;
+            next += 1;
+            let mut stream = hub.open("/v1/stream").await;
+            if stream.read_until("\n").await.contains("200 OK") {
+                break;
+            }
+            assert!(next < 10_000, "no place became free");
+        }
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_the_streams() {
+        let hub = TestHub::start().await;
+        let mut stream = hub.open("/v1/stream").await;
+        stream.read_until("alive").await;
+        hub.stop().await;
+        stream.read_to_end().await;
+    }
+}

@@ -47,3 +47,59 @@ pub fn openapi() -> Document {
 pub(super) async fn document() -> HttpResponse {
     HttpResponse::Ok().json(openapi())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::test_hub::TestHub;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let served: BTreeSet<(String, String)> =
+            api::routes().into_iter().map(|(method, path, _)| (method.to_string(), path.to_owned())).collect();
+        let document = serde_json::to_value(openapi()).unwrap();
+        let described = document["paths"].as_object().unwrap().iter().flat_map(|(path, operations)| {
+            operations.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()))
+        });
+        assert_eq!(described.collect::<BTreeSet<_>>(), served);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_error_has_its_shape() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        check_references(&document, &document);
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for operation in operations.as_object().unwrap().values() {
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    if status.starts_with(['4', '5']) {
+                        let schema = &response["content"]["application/json"]["schema"]["$ref"];
+                        assert_eq!(schema, "#/components/schemas/Error", "{path} {status}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_references(document: &Value, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(reference)) = fields.get("$ref") {
+                    assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+                }
+                fields.values().for_each(|value| check_references(document, value));
+            }
+            Value::Array(values) => values.iter().for_each(|value| check_references(document, value)),
+            _ => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn the_document_is_served() {
+        let hub = TestHub::start().await;
+        let document = hub.get("/v1/openapi.json").await.json(200);
+        assert_eq!(document, serde_json::to_value(openapi()).unwrap());
+        hub.stop().await;
+    }
+}

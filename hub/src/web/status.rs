@@ -197,3 +197,107 @@ impl Web {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::test_hub::{TestHub, count, sale};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_hub_without_a_pipeline_is_alive_but_not_ready() {
+        let hub = TestHub::start().await;
+        hub.get("/healthz").await.json(200);
+        hub.get("/readyz").await.json(200);
+        hub.pipeline.fail("the test wants it".to_owned());
+        for path in ["/readyz", "/v1/stores", "/v1/inventory", "/v1/stores/1/items/1"] {
+            let answer = hub.get(path).await;
+            assert!(answer.head.to_lowercase().contains("retry-after: 1"), "{}", answer.head);
+            assert!(answer.json(503)["error"].as_str().unwrap().contains("the lake"));
+        }
+        hub.get("/healthz").await.json(200);
+        let status = hub.get("/v1/pipeline").await.json(200);
+        assert_eq!((&status["running"], &status["settled"]), (&json!(false), &json!(false)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn rows_that_wait_too_long_make_it_not_ready() {
+        let hub = TestHub::start().await;
+        let web = Web::new(hub.state.clone());
+        let now = Instant::now();
+        assert_eq!(web.waiting(now + 2 * STALLED_AFTER), Duration::ZERO);
+        hub.take(vec![count(1, 10, 5)]).await;
+        assert!(web.waiting(now + 4 * STALLED_AFTER) > STALLED_AFTER);
+        hub.stats.silver_commits.fetch_add(1, Relaxed);
+        assert_eq!(web.waiting(now + 5 * STALLED_AFTER), Duration::ZERO);
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_pipeline_is_settled_when_nothing_waits() {
+        let hub = TestHub::start().await;
+        let settled = async || {
+            let status = hub.get("/v1/pipeline").await.json(200);
+            (status["settled"].as_bool().unwrap(), status["rows_awaiting_commit"].as_u64().unwrap())
+        };
+        assert_eq!(settled().await, (true, 0));
+        hub.take(vec![count(1, 10, 5), sale("t", 1, 10, -1)]).await;
+        assert_eq!(settled().await, (false, 2));
+        let cut = hub.pipeline.begin_cut();
+        hub.stats.gold_dirty_stores.store(1, Relaxed);
+        hub.pipeline.committed(&cut);
+        assert_eq!(settled().await, (false, 0));
+        hub.stats.gold_dirty_stores.store(0, Relaxed);
+        assert_eq!(settled().await, (true, 0));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_status_shows_what_was_counted() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 10, 5), sale("t", 1, 10, -1), sale("t", 1, 10, -1)]).await;
+        hub.stats.silver_commits.store(4, Relaxed);
+        hub.stats.silver_micros.store(6_000, Relaxed);
+        hub.stats.last_gold_commit.store(1_609_459_200_000_000, Relaxed);
+        let status = hub.get("/v1/pipeline").await.json(200);
+        assert_eq!((&status["counters"]["changes"], &status["counters"]["duplicates"]), (&json!(1), &json!(1)));
+        assert_eq!((&status["mean_silver_commit_ms"], &status["mean_gold_commit_ms"]), (&json!(1.5), &json!(null)));
+        assert_eq!(status["last_gold_commit"], json!("2021-01-01T00:00:00.000Z"));
+        assert_eq!(status["last_silver_commit"], json!(null));
+        assert_eq!((&status["live_items"], &status["tracked_items"]), (&json!(1), &json!(1)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn metrics_have_names_meanings_and_units() {
+        let hub = TestHub::start().await;
+        hub.take(vec![count(1, 10, 5), sale("t", 1, 10, -1)]).await;
+        hub.stats.silver_micros.store(2_500_000, Relaxed);
+        hub.agent_says("a", 3);
+        let answer = hub.get("/metrics").await;
+        assert!(answer.head.contains("application/openmetrics-text"), "{}", answer.head);
+        for line in [
+            "# HELP onhand_hub_changes Lines of transactions that were new",
+            "# TYPE onhand_hub_changes counter",
+            "onhand_hub_changes_total 1",
+            "onhand_hub_counts_total 1",
+            "# UNIT onhand_hub_silver_commit_seconds seconds",
+            "onhand_hub_silver_commit_seconds_total 2.5",
+            "onhand_hub_rows_awaiting_commit 2",
+            "onhand_hub_pipeline_up 1",
+            "onhand_hub_live_items 1",
+            "onhand_hub_agents_connected 1",
+            "onhand_hub_agents_backlog_events 3",
+            "onhand_hub_gateway_connections 0",
+            "onhand_hub_gateway_frames_total 0",
+            "# EOF",
+        ] {
+            assert!(answer.body.lines().any(|l| l == line), "{line}\nin\n{}", answer.body);
+        }
+        let labelled = answer.body.lines().filter(|l| l.contains('{')).collect::<Vec<_>>();
+        assert!(matches!(labelled[..], [build] if build.starts_with("onhand_hub_build_info{version=")), "{labelled:?}");
+        assert!(!answer.body.contains("A counter of the MQTT side"), "a counter of the gateway lacks its meaning");
+        hub.stop().await;
+    }
+}
