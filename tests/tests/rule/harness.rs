@@ -66,9 +66,11 @@ impl Harness {
     pub async fn start(agents: usize, live_items: usize, reference: Reference) -> Self {
         let folder = tempfile::tempdir().expect("make a temporary folder");
         let root = folder.path().join("lake");
-        let lake = Lake::open(root.to_str().expect("a path of plain characters"), Retention::default()).expect("open the lake");
+        let lake = Lake::open(root.to_str().expect("a path of plain characters"), Retention::default())
+            .expect("open the lake");
         let limits = ActorLimits { live_items, ..ActorLimits::default() };
-        let outbox = |number| Outbox { agent: AgentId::new(&format!("agent-{number}")).expect("an id"), events: Vec::new() };
+        let outbox =
+            |number| Outbox { agent: AgentId::new(&format!("agent-{number}")).expect("an id"), events: Vec::new() };
         let outboxes = (0..agents).map(outbox).collect();
         let mut harness = Self { folder, lake, limits, outboxes, life: None, model: Model::default() };
         harness.write_reference(reference);
@@ -83,7 +85,8 @@ impl Harness {
     fn write_reference(&mut self, reference: Reference) {
         let write = |name: &str, header: &str, rows: &std::collections::BTreeMap<i32, String>| {
             let rows: String = rows.iter().map(|(id, value)| format!("{id},{value}\n")).collect();
-            std::fs::write(self.reference_folder().join(name), format!("{header}\n{rows}")).expect("write reference data");
+            std::fs::write(self.reference_folder().join(name), format!("{header}\n{rows}"))
+                .expect("write reference data");
         };
         write("store.txt", "store_id,name", &reference.stores);
         write("inventory_change_type.txt", "change_type_id,change_type", &reference.change_types);
@@ -111,21 +114,29 @@ impl Harness {
         let frame = seal(&outbox.agent, Epoch(1), Seq(0), Seq(from as u64 + 1), (to - from) as u32, &body);
         let sender = Sender { agent: outbox.agent.clone(), stores: None, topic: topics::frames(&outbox.agent) };
         let life = self.life.as_ref().expect("the hub lives");
-        tokio::time::timeout(PATIENCE, life.intake.frame(&sender, Bytes::from(frame))).await.expect("the hub takes the frame");
+        tokio::time::timeout(PATIENCE, life.intake.frame(&sender, Bytes::from(frame)))
+            .await
+            .expect("the hub takes the frame");
     }
 
     /// Waits until everything that was taken is in silver; gold stays behind.
     pub async fn silver_cut(&self) {
         let life = self.life.as_ref().expect("the hub lives");
         life.pipeline.commit_wanted.notify_one();
-        tokio::time::timeout(PATIENCE, life.pipeline.durable()).await.expect("silver is committed").expect("the hub lives");
+        tokio::time::timeout(PATIENCE, life.pipeline.durable())
+            .await
+            .expect("silver is committed")
+            .expect("the hub lives");
     }
 
     /// Waits until everything that was taken is in gold.
     pub async fn gold_cut(&self) {
         let life = self.life.as_ref().expect("the hub lives");
         life.reload.notify_one();
-        tokio::time::timeout(PATIENCE, life.pipeline.durable()).await.expect("silver is committed").expect("the hub lives");
+        tokio::time::timeout(PATIENCE, life.pipeline.durable())
+            .await
+            .expect("silver is committed")
+            .expect("the hub lives");
         let in_gold = async {
             for round in 1.. {
                 if life.stats.gold_dirty_stores.load(Relaxed) == 0 {
@@ -280,7 +291,8 @@ impl Harness {
     async fn compare_actors(&self) -> Result<(), String> {
         let life = self.life.as_ref().expect("the hub lives");
         for row in self.model.gold() {
-            let store = life.pipeline.directory.get(row.store_id).ok_or(format!("no actor for store {}", row.store_id))?;
+            let store =
+                life.pipeline.directory.get(row.store_id).ok_or(format!("no actor for store {}", row.store_id))?;
             let view = store.send(GetItem(row.item_id)).await.map_err(|error| error.to_string())?;
             let expected = i64::from(row.snapshot_quantity) + row.change_quantity;
             let found = view.as_ref().and_then(|view| view.current_inventory);
@@ -306,7 +318,8 @@ impl Harness {
         let batches: Vec<_> = batches.try_collect().await.expect("gold can be read");
         for batch in &batches {
             let (stores, items, counted) = (ints(batch, 0).unwrap(), ints(batch, 1).unwrap(), ints(batch, 2).unwrap());
-            let (changes, current, at) = (longs(batch, 3).unwrap(), longs(batch, 4).unwrap(), micros(batch, 5).unwrap());
+            let (changes, current, at) =
+                (longs(batch, 3).unwrap(), longs(batch, 4).unwrap(), micros(batch, 5).unwrap());
             for row in 0..stores.len() {
                 assert_eq!(current[row], i64::from(counted[row]) + changes[row], "gold's columns do not add up");
                 rows.push(GoldRow {
@@ -323,7 +336,8 @@ impl Harness {
     }
 
     async fn uncounted(&self) -> BTreeSet<(i32, i32, i64)> {
-        let batches = self.table(TableName::UncountedInventory).await.read_all(&["store_id", "item_id", "change_quantity"]);
+        let batches =
+            self.table(TableName::UncountedInventory).await.read_all(&["store_id", "item_id", "change_quantity"]);
         let batches: Vec<_> = batches.try_collect().await.expect("uncounted items can be read");
         let mut rows = BTreeSet::new();
         for batch in &batches {

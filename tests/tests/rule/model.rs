@@ -68,7 +68,12 @@ impl Model {
     }
 
     fn applicable(&self, key: (i32, i32)) -> impl Iterator<Item = &Line> {
-        self.lines.get(&key).into_iter().flatten().map(|(_, line)| line).filter(move |l| self.applies(key.0, l.change_type))
+        self.lines
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .map(|(_, line)| line)
+            .filter(move |l| self.applies(key.0, l.change_type))
     }
 
     /// Gold, by store and item.

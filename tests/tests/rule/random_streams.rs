@@ -17,20 +17,45 @@ const CHANGE_TYPES: [i32; 3] = [1, 4, 9];
 
 #[derive(Debug, Clone)]
 enum Op {
-    Change { store: usize, at: i64, change_type: usize, lines: Vec<(i32, i32)> },
+    Change {
+        store: usize,
+        at: i64,
+        change_type: usize,
+        lines: Vec<(i32, i32)>,
+    },
     /// An earlier transaction once more, by the same agent or by the other.
-    Repeat { which: usize, other_agent: bool },
+    Repeat {
+        which: usize,
+        other_agent: bool,
+    },
     /// An earlier transaction's id with other items, and some of the same.
-    Another { which: usize, lines: Vec<(i32, i32)> },
-    Count { store: usize, item: i32, at: i64, quantity: i32 },
-    RepeatCount { which: usize },
-    Correct { which: usize, quantity: i32 },
-    NewReference { variant: u8 },
+    Another {
+        which: usize,
+        lines: Vec<(i32, i32)>,
+    },
+    Count {
+        store: usize,
+        item: i32,
+        at: i64,
+        quantity: i32,
+    },
+    RepeatCount {
+        which: usize,
+    },
+    Correct {
+        which: usize,
+        quantity: i32,
+    },
+    NewReference {
+        variant: u8,
+    },
     Silver,
     Gold,
     Stop,
     Die,
-    DieCommitting { after_micros: u64 },
+    DieCommitting {
+        after_micros: u64,
+    },
 }
 
 /// A time on one of four days, at one of three times of day: ties are likely.
@@ -43,10 +68,18 @@ fn lines() -> impl Strategy<Value = Vec<(i32, i32)>> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let change = (0..3_usize, time(), 0..3_usize, lines())
-        .prop_map(|(store, at, change_type, lines)| Op::Change { store, at, change_type, lines });
-    let count = (0..3_usize, 1..4, time(), 0..9)
-        .prop_map(|(store, item, at, quantity)| Op::Count { store, item, at, quantity });
+    let change = (0..3_usize, time(), 0..3_usize, lines()).prop_map(|(store, at, change_type, lines)| Op::Change {
+        store,
+        at,
+        change_type,
+        lines,
+    });
+    let count = (0..3_usize, 1..4, time(), 0..9).prop_map(|(store, item, at, quantity)| Op::Count {
+        store,
+        item,
+        at,
+        quantity,
+    });
     prop_oneof![
         12 => change,
         6 => count,
