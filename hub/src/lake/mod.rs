@@ -1,5 +1,6 @@
 //! The lake: Delta tables, how they are written, read, kept small and checked. Only this module knows deltalake.
 
+pub mod bench_limit;
 pub mod commit;
 pub mod commit_cycle;
 pub mod count_file_log;

@@ -15,6 +15,7 @@ impl MqttClient {
     pub fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"));
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         Self { stream, next_packet: 1 }
     }
 
@@ -36,12 +37,7 @@ impl MqttClient {
 
     /// Publishes with QoS 1; whether the PUBACK came before the connection was closed.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> bool {
-        let number = self.next_packet;
-        self.next_packet += 1;
-        let mut body = text(topic);
-        body.extend(number.to_be_bytes());
-        body.extend(payload);
-        self.send(&packet(0x32, &body));
+        let number = self.send_publish(topic, payload);
         let mut answer = [0; 4];
         while self.stream.read_exact(&mut answer).is_ok() {
             if answer == [0x40, 2, (number >> 8) as u8, number as u8] {
@@ -49,6 +45,43 @@ impl MqttClient {
             }
         }
         false
+    }
+
+    /// Publishes many with QoS 1, at most `window` of them unacknowledged; whether all were acknowledged.
+    pub fn publish_all(&mut self, topic: &str, payloads: &[Vec<u8>], window: usize) -> bool {
+        let mut unacknowledged = 0;
+        for payload in payloads {
+            if unacknowledged == window && !self.take_puback(&mut unacknowledged) {
+                return false;
+            }
+            self.send_publish(topic, payload);
+            unacknowledged += 1;
+        }
+        while unacknowledged > 0 {
+            if !self.take_puback(&mut unacknowledged) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Nothing else comes to a client that has not subscribed.
+    fn take_puback(&mut self, unacknowledged: &mut usize) -> bool {
+        let mut answer = [0; 4];
+        *unacknowledged -= 1;
+        self.stream.set_read_timeout(Some(Duration::from_secs(120))).is_ok()
+            && self.stream.read_exact(&mut answer).is_ok()
+            && answer[..2] == [0x40, 2]
+    }
+
+    fn send_publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
+        let number = self.next_packet;
+        self.next_packet = if number == u16::MAX { 1 } else { number + 1 };
+        let mut body = text(topic);
+        body.extend(number.to_be_bytes());
+        body.extend(payload);
+        self.send(&packet(0x32, &body));
+        number
     }
 
     /// Sends bytes as they are. A peer that has hung up is no error.

@@ -1,0 +1,83 @@
+//! Events made in advance, and sent as agents send them.
+
+use onhand_common::frame::{MAX_BODY, MAX_EVENTS, encode_event, seal};
+use onhand_common::{AgentId, Count, Epoch, Event, Line, Seq, Timestamp, TransId, Transaction};
+use onhand_tests::sandbox::MqttClient;
+
+/// 2021-01-01, in microseconds.
+const START: i64 = 1_609_459_200_000_000;
+
+/// Frames of one agent, ready to be sent.
+pub struct Frames {
+    agent: AgentId,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Frames {
+    /// Packs events.
+    pub fn pack(agent: &str, events: impl IntoIterator<Item = Event>) -> Self {
+        let agent = AgentId::new(agent).expect("a plain name");
+        let mut frames = Vec::new();
+        let (mut body, mut count, mut first) = (Vec::new(), 0_u32, 1_u64);
+        for event in events {
+            let encoded = encode_event(&event);
+            if count as usize == MAX_EVENTS || body.len() + encoded.len() > MAX_BODY {
+                frames.push(seal(&agent, Epoch(1), Seq(0), Seq(first), count, &body));
+                first += u64::from(count);
+                (body, count) = (Vec::new(), 0);
+            }
+            body.extend(encoded);
+            count += 1;
+        }
+        if count > 0 {
+            frames.push(seal(&agent, Epoch(1), Seq(0), Seq(first), count, &body));
+        }
+        Self { agent, frames }
+    }
+
+    /// Sends all to a hub in open mode; returns when MQTT has acknowledged them.
+    pub fn send(&self, endpoint: &str) {
+        let mut client = MqttClient::open(endpoint);
+        assert_eq!(client.connect(self.agent.as_str(), None), Some(0), "the hub takes the agent");
+        let topic = onhand_common::topics::frames(&self.agent);
+        assert!(client.publish_all(&topic, &self.frames, 8), "the hub takes all frames");
+    }
+}
+
+/// Transactions of four lines, in one store, a millisecond apart; trans_ids begin with `prefix`.
+pub fn transactions(prefix: &str, store: i32, count: usize, items: i32) -> impl Iterator<Item = Event> {
+    (0..count).map(move |number| {
+        let line = |place: usize| Line {
+            item_id: ((number * 7 + place * 131) as i32 % items).try_into().expect("an id"),
+            quantity: -1,
+        };
+        let transaction = Transaction::new(
+            TransId::new(&format!("{prefix}-{store}-{number}")).expect("a short id"),
+            store.try_into().expect("an id"),
+            Timestamp::from_micros(START + number as i64 * 1_000).expect("a time of our era"),
+            1.try_into().expect("an id"),
+            (0..4).map(line),
+        );
+        Event::Transaction(transaction.expect("small quantities"))
+    })
+}
+
+/// One count for each of some items of a store.
+pub fn counts(store: i32, items: std::ops::Range<i32>) -> impl Iterator<Item = Event> {
+    items.map(move |item| {
+        Event::Count(Count {
+            item_id: item.try_into().expect("an id"),
+            employee_id: 7.try_into().expect("an id"),
+            store_id: store.try_into().expect("an id"),
+            date_time: Timestamp::from_micros(START).expect("a time of our era"),
+            quantity: 100,
+        })
+    })
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.
+}

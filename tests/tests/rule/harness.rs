@@ -1,0 +1,359 @@
+//! The hub's inside without its network: real actors, real tables, real recovery, put together as supervision.rs does it,
+//! but with commits when the test says so, and deaths at any moment.
+//!
+//! An agent's side of the bargain is kept here too: events are numbered, sent as real frames, and after a death those that
+//! the lake does not know are sent again.
+
+use crate::model::{GoldRow, Model, Reference};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use onhand_common::frame::{encode_event, seal};
+use onhand_common::{AgentId, Epoch, Event, Seq, topics};
+use onhand_hub::actors::{ActorLimits, ActorThreads, Directory, GetItem, IdentityLookup, Presence, StoreShared};
+use onhand_hub::gateway::{AckBoard, FrameSink, Intake, Sender};
+use onhand_hub::lake::commit_cycle::{CommitCycle, CycleConfig};
+use onhand_hub::lake::identities::{IdentityReader, SilverFiles, note_presence};
+use onhand_hub::lake::read::{ints, longs, micros};
+use onhand_hub::lake::recovery::recover;
+use onhand_hub::lake::tables_open::Tables;
+use onhand_hub::lake::{Lake, Retention, Table, TableName};
+use onhand_hub::pipeline::Pipeline;
+use onhand_hub::reference::Applicability;
+use onhand_hub::stats::HubStats;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// No interval of the hub's own ever passes in a test.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An agent's outbox, which outlives all deaths of the hub.
+struct Outbox {
+    agent: AgentId,
+    events: Vec<Event>,
+}
+
+/// A hub that dies and comes back, its lake, its agents, and the model beside it.
+pub struct Harness {
+    folder: tempfile::TempDir,
+    lake: Lake,
+    limits: ActorLimits,
+    outboxes: Vec<Outbox>,
+    life: Option<Life>,
+    pub model: Model,
+}
+
+/// One life of the pipeline.
+struct Life {
+    pipeline: Arc<Pipeline>,
+    intake: Arc<Intake>,
+    stats: Arc<HubStats>,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+    cycle: JoinHandle<Result<(), onhand_hub::lake::CommitError>>,
+    reader: JoinHandle<()>,
+    threads: ActorThreads,
+}
+
+impl Harness {
+    /// A hub over an empty lake, with `agents` agents, and at most `live_items` live items.
+    pub async fn start(agents: usize, live_items: usize, reference: Reference) -> Self {
+        let folder = tempfile::tempdir().expect("make a temporary folder");
+        let root = folder.path().join("lake");
+        let lake = Lake::open(root.to_str().expect("a path of plain characters"), Retention::default())
+            .expect("open the lake");
+        let limits = ActorLimits { live_items, ..ActorLimits::default() };
+        let outbox =
+            |number| Outbox { agent: AgentId::new(&format!("agent-{number}")).expect("an id"), events: Vec::new() };
+        let outboxes = (0..agents).map(outbox).collect();
+        let mut harness = Self { folder, lake, limits, outboxes, life: None, model: Model::default() };
+        harness.write_reference(reference);
+        harness.begin().await;
+        harness
+    }
+
+    fn reference_folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn write_reference(&mut self, reference: Reference) {
+        let write = |name: &str, header: &str, rows: &std::collections::BTreeMap<i32, String>| {
+            let rows: String = rows.iter().map(|(id, value)| format!("{id},{value}\n")).collect();
+            std::fs::write(self.reference_folder().join(name), format!("{header}\n{rows}"))
+                .expect("write reference data");
+        };
+        write("store.txt", "store_id,name", &reference.stores);
+        write("inventory_change_type.txt", "change_type_id,change_type", &reference.change_types);
+        self.model.reference = reference;
+    }
+
+    /// New reference data, looked at now.
+    pub async fn new_reference(&mut self, reference: Reference) {
+        self.write_reference(reference);
+        self.gold_cut().await;
+    }
+
+    /// An event arrives at an agent, and the hub takes it.
+    pub async fn send(&mut self, agent: usize, event: Event) {
+        self.model.take(&event);
+        self.outboxes[agent].events.push(event);
+        let last = self.outboxes[agent].events.len();
+        self.send_frame(agent, last - 1, last).await;
+    }
+
+    /// Sends the events `from..to` of an agent as one frame.
+    async fn send_frame(&self, agent: usize, from: usize, to: usize) {
+        let outbox = &self.outboxes[agent];
+        let body: Vec<u8> = outbox.events[from..to].iter().flat_map(encode_event).collect();
+        let frame = seal(&outbox.agent, Epoch(1), Seq(0), Seq(from as u64 + 1), (to - from) as u32, &body);
+        let sender = Sender { agent: outbox.agent.clone(), stores: None, topic: topics::frames(&outbox.agent) };
+        let life = self.life.as_ref().expect("the hub lives");
+        tokio::time::timeout(PATIENCE, life.intake.frame(&sender, Bytes::from(frame)))
+            .await
+            .expect("the hub takes the frame");
+    }
+
+    /// Waits until everything that was taken is in silver; gold stays behind.
+    pub async fn silver_cut(&self) {
+        let life = self.life.as_ref().expect("the hub lives");
+        life.pipeline.commit_wanted.notify_one();
+        tokio::time::timeout(PATIENCE, life.pipeline.durable())
+            .await
+            .expect("silver is committed")
+            .expect("the hub lives");
+    }
+
+    /// Waits until everything that was taken is in gold.
+    pub async fn gold_cut(&self) {
+        let life = self.life.as_ref().expect("the hub lives");
+        life.reload.notify_one();
+        tokio::time::timeout(PATIENCE, life.pipeline.durable())
+            .await
+            .expect("silver is committed")
+            .expect("the hub lives");
+        let in_gold = async {
+            for round in 1.. {
+                if life.stats.gold_dirty_stores.load(Relaxed) == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if round % 100 == 0 {
+                    life.reload.notify_one(); // an item may have needed a second sum
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, in_gold).await.expect("gold is committed");
+    }
+
+    /// Stops as asked to: a last silver and gold commit. Then starts again.
+    pub async fn restart(&mut self) {
+        let life = self.life.take().expect("the hub lives");
+        life.stop.cancel();
+        let Life { pipeline, cycle, reader, threads, .. } = life;
+        let ended = tokio::time::timeout(PATIENCE, cycle).await.expect("the hub stops").expect("it does not panic");
+        ended.expect("the last commits succeed");
+        pipeline.fail("stopped".to_owned());
+        reader.abort();
+        threads.stop().await;
+        self.begin().await;
+    }
+
+    /// Dies at once, wherever it is; what was not committed is gone. Then starts again, and the agents send again.
+    pub async fn die(&mut self) {
+        let Life { pipeline, cycle, reader, threads, .. } = self.life.take().expect("the hub lives");
+        cycle.abort();
+        let _ = cycle.await;
+        pipeline.fail("killed".to_owned());
+        reader.abort();
+        threads.stop().await;
+        self.begin().await;
+    }
+
+    /// Begins a gold cycle and dies a little later, in the middle of it or not.
+    pub async fn die_committing(&mut self, after: Duration) {
+        self.life.as_ref().expect("the hub lives").reload.notify_one();
+        tokio::time::sleep(after).await;
+        self.die().await;
+    }
+
+    async fn begin(&mut self) {
+        let started = tokio::time::timeout(PATIENCE, self.start_life()).await;
+        let (life, durable) = started.expect("the hub starts in time").expect("the hub starts");
+        self.life = Some(life);
+        for (agent, durable) in durable.into_iter().enumerate() {
+            let events = self.outboxes[agent].events.len();
+            for from in (durable..events).step_by(3) {
+                self.send_frame(agent, from, events.min(from + 3)).await;
+            }
+        }
+    }
+
+    /// The life, and how many events of each agent are durable.
+    async fn start_life(&self) -> anyhow::Result<(Life, Vec<usize>)> {
+        let mut tables = Tables::open(&self.lake).await?;
+        let epoch = tables.take_over().await?;
+        let recovered = recover(&mut tables).await?;
+        let durable = |outbox: &Outbox| {
+            let position = recovered.positions.iter().find(|(agent, _)| *agent == outbox.agent);
+            position.map_or(0, |(_, position)| position.seq.0 as usize)
+        };
+        let durable = self.outboxes.iter().map(durable).collect();
+        let progress = recovered.progress();
+        let applicability = Arc::new(Applicability::new(&recovered.reference));
+        let reference = watch::Sender::new(Arc::new(recovered.reference));
+
+        let silver_files = SilverFiles {
+            changes: tables.changes.live_files().cloned().collect(),
+            counts: tables.counts.live_files().cloned().collect(),
+        };
+        let presence = Arc::new(Presence::default());
+        note_presence(&silver_files, &presence);
+        let (files, live_files) = watch::channel(Arc::new(silver_files));
+        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
+        let reader = IdentityReader {
+            changes: Table::open(&self.lake, TableName::InventoryChange).await?,
+            counts: Table::open(&self.lake, TableName::InventorySnapshot).await?,
+            files: live_files,
+            presence,
+        };
+        let reader = tokio::spawn(reader.run(requests));
+
+        let threads = ActorThreads::start(2).await?;
+        let shared = Arc::new(StoreShared::new(self.limits.clone(), lookup, broadcast::Sender::new(16)));
+        let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
+        let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
+        for (store_id, states) in recovered.states {
+            directory.restore(store_id, states, behind.contains(&store_id));
+        }
+        let stats = Arc::new(HubStats::default());
+        stats.gold_dirty_stores.store(behind.len() as u64, Relaxed);
+        let pipeline = Arc::new(Pipeline::new(directory, progress, true, 100_000, Arc::clone(&stats)));
+        let pipelines = watch::Sender::new(Some(Arc::clone(&pipeline)));
+        let intake = Arc::new(Intake::new(pipelines.subscribe(), AckBoard::default(), Arc::clone(&stats)));
+        let (reload, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let cycle = CommitCycle {
+            tables,
+            epoch,
+            pipeline: Arc::clone(&pipeline),
+            intake: Arc::clone(&intake),
+            config: CycleConfig {
+                silver_interval: NEVER,
+                gold_interval: NEVER,
+                reference: Some(self.reference_folder()),
+                reference_interval: NEVER,
+            },
+            applicability,
+            reference,
+            reload_reference: Arc::clone(&reload),
+            files,
+            behind,
+            shutdown: stop.clone(),
+            housekeeping: Default::default(),
+        };
+        // The sender of pipelines lives as long as the cycle, or the intake would take it for the end.
+        let cycle = tokio::spawn(async move {
+            let _pipelines = pipelines;
+            cycle.run().await
+        });
+        Ok((Life { pipeline, intake, stats, reload, stop, cycle, reader, threads }, durable))
+    }
+
+    /// Compares gold, what is uncounted, silver's size and every item's actor with the model. Gold must be up to date.
+    ///
+    /// # Errors
+    /// Says what differs.
+    pub async fn compare(&self) -> Result<(), String> {
+        let (expected, found) = (self.model.gold(), self.gold().await);
+        if expected != found {
+            return Err(format!("gold differs\nexpected {expected:#?}\nfound {found:#?}"));
+        }
+        let (expected, found) = (self.model.uncounted(), self.uncounted().await);
+        let missing: Vec<_> = expected.difference(&found).collect();
+        // Changes that do not apply make an item known, with a sum of 0.
+        let beyond: Vec<_> = found.difference(&expected).filter(|(_, _, sum)| *sum != 0).collect();
+        if !missing.is_empty() || !beyond.is_empty() {
+            return Err(format!("uncounted items: missing {missing:?}, beyond {beyond:?}"));
+        }
+        let (lines, counts) = self.model.rows();
+        let found = (self.rows_of(TableName::InventoryChange).await, self.rows_of(TableName::InventorySnapshot).await);
+        if (lines, counts) != found {
+            return Err(format!("silver holds {found:?} lines and counts, expected {:?}", (lines, counts)));
+        }
+        self.compare_actors().await
+    }
+
+    async fn compare_actors(&self) -> Result<(), String> {
+        let life = self.life.as_ref().expect("the hub lives");
+        for row in self.model.gold() {
+            let store =
+                life.pipeline.directory.get(row.store_id).ok_or(format!("no actor for store {}", row.store_id))?;
+            let view = store.send(GetItem(row.item_id)).await.map_err(|error| error.to_string())?;
+            let expected = i64::from(row.snapshot_quantity) + row.change_quantity;
+            let found = view.as_ref().and_then(|view| view.current_inventory);
+            if found != Some(expected) {
+                return Err(format!("the actor of {row:?} says {view:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn table(&self, name: TableName) -> Table {
+        Table::open(&self.lake, name).await.unwrap_or_else(|error| panic!("open {name}: {error:#}"))
+    }
+
+    async fn rows_of(&self, name: TableName) -> u64 {
+        self.table(name).await.row_count()
+    }
+
+    async fn gold(&self) -> Vec<GoldRow> {
+        let columns = ["store_id", "item_id", "snapshot_quantity", "change_quantity", "current_inventory", "date_time"];
+        let mut rows = Vec::new();
+        let batches = self.table(TableName::InventoryCurrent).await.read_all(&columns);
+        let batches: Vec<_> = batches.try_collect().await.expect("gold can be read");
+        for batch in &batches {
+            let (stores, items, counted) = (ints(batch, 0).unwrap(), ints(batch, 1).unwrap(), ints(batch, 2).unwrap());
+            let (changes, current, at) =
+                (longs(batch, 3).unwrap(), longs(batch, 4).unwrap(), micros(batch, 5).unwrap());
+            for row in 0..stores.len() {
+                assert_eq!(current[row], i64::from(counted[row]) + changes[row], "gold's columns do not add up");
+                rows.push(GoldRow {
+                    store_id: stores[row],
+                    item_id: items[row],
+                    snapshot_quantity: counted[row],
+                    change_quantity: changes[row],
+                    date_time: at[row],
+                });
+            }
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    async fn uncounted(&self) -> BTreeSet<(i32, i32, i64)> {
+        let batches =
+            self.table(TableName::UncountedInventory).await.read_all(&["store_id", "item_id", "change_quantity"]);
+        let batches: Vec<_> = batches.try_collect().await.expect("uncounted items can be read");
+        let mut rows = BTreeSet::new();
+        for batch in &batches {
+            let (stores, items, changes) = (ints(batch, 0).unwrap(), ints(batch, 1).unwrap(), longs(batch, 2).unwrap());
+            rows.extend((0..stores.len()).map(|row| (stores[row], items[row], changes[row])));
+        }
+        rows
+    }
+
+    /// Ends it.
+    pub async fn end(mut self) {
+        let Life { pipeline, cycle, reader, threads, .. } = self.life.take().expect("the hub lives");
+        cycle.abort();
+        let _ = cycle.await;
+        pipeline.fail("over".to_owned());
+        reader.abort();
+        threads.stop().await;
+    }
+}
