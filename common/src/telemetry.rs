@@ -3,9 +3,14 @@
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. A second call in one process changes nothing.
+/// What libraries say below a warning is of no use to an operator.
+const QUIET: [&str; 2] = ["buoyant_kernel=warn", "delta_kernel=warn"];
+
+/// Starts logging, in colours where a person looks at it. A second call in one process changes nothing.
 pub fn init(default_filter: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let quiet = QUIET.join(",");
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default_filter},{quiet}")));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
 }

@@ -1,6 +1,7 @@
 //! The hub's command line.
 
 use crate::config::{GivenConfig, HubConfig};
+use crate::lake::CommitError;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -11,6 +12,8 @@ use std::process::{Command as Process, ExitCode, Stdio};
 
 /// Exit status of a command that was called or set up wrongly.
 const WRONG_USE: u8 = 2;
+/// Exit status of a hub whose lake another one has taken over: starting it again would only take it back.
+const FENCED: u8 = 3;
 
 /// The cloud side of onhand: takes what stores report, keeps the current inventory of every item, and keeps it as Delta
 /// tables.
@@ -75,7 +78,10 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cannot_tell = if matches!(cli.command, Command::Verify { .. }) { 2 } else { 1 };
     run_command(cli.command).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(cannot_tell)
+        match error.downcast_ref::<CommitError>() {
+            Some(CommitError::Fenced { .. }) => ExitCode::from(FENCED),
+            _ => ExitCode::from(cannot_tell),
+        }
     })
 }
 

@@ -20,7 +20,7 @@ pub struct ShowArgs {
     /// The table: inventory_current, silver/store, …
     pub table: String,
     /// Where the lake is: a folder or an object-store URL.
-    #[arg(long, value_name = "ROOT", env = "ONHAND_LAKE")]
+    #[arg(long, value_name = "ROOT", env = "ONHAND_HUB_LAKE")]
     pub lake: String,
     /// Only this store.
     #[arg(long, value_name = "N")]

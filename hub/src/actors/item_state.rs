@@ -1,6 +1,6 @@
 //! What a count or a change does to one item in one store. Pure: no actor, no clock, no I/O.
 //!
-//! An item's state answers the rule (DESIGN.md §2) at any time: the latest count, and the sum of the applicable changes
+//! An item's state answers the rule (see ARCHITECTURE.md) at any time: the latest count, and the sum of the applicable changes
 //! that are not older than it. Changes only ever add up. A count is harder: when one becomes the latest, the changes since
 //! *its* time have to be summed. Three ways, cheapest first:
 //! 1. No change is as new as the count (the usual case, counts come in order): the sum is zero.

@@ -22,6 +22,7 @@ pub mod reference;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod silver;
+pub mod sizes;
 pub mod storage;
 pub mod tables;
 pub mod tables_open;
