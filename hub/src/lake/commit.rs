@@ -73,6 +73,11 @@ impl CommitRequest {
         Self { remove_all: true, ..Self::append(adds) }
     }
 
+    /// It changes nothing but an application id's version.
+    fn is_fence(&self) -> bool {
+        self.adds.is_empty() && self.removes.is_empty() && !self.remove_all
+    }
+
     /// Adds the application id and its version.
     #[must_use]
     pub fn with_transaction(mut self, app_id: impl Into<String>, version: i64) -> Self {
@@ -92,7 +97,7 @@ impl CommitRequest {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Another holds this application id: whoever gets this must stop writing.
-    #[error("{table}: {app_id} is at {found}, {ours} comes too late: another process has taken over")]
+    #[error("{table}: another process has committed {app_id} {found}, so {ours} must not follow")]
     Fenced {
         /// The table.
         table: TableName,
@@ -190,7 +195,8 @@ impl Table {
         }
     }
 
-    /// Commits nothing but an application id's version: whoever has an older one can no longer commit.
+    /// Commits nothing but an application id's version: whoever has an older one can no longer commit. What the table
+    /// holds is to be read after this, not before.
     ///
     /// # Errors
     /// As [`Table::commit`].
@@ -245,15 +251,18 @@ impl Table {
             _ => false,
         });
         let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
-        if !ours && let Some((app_id, wanted)) = &request.transaction {
-            if let Some(found) = transaction_of(&actions, app_id) {
-                // A lower one moves on as any entry does; it was ours to come after.
-                if found > *wanted {
-                    self.apply(version, &actions)?;
-                    self.check_fence(app_id, found, *wanted)?;
-                } else if found == *wanted {
-                    verdict = Verdict::Ours;
-                }
+        if !ours
+            && let Some((app_id, wanted)) = &request.transaction
+            && let Some(found) = transaction_of(&actions, app_id)
+        {
+            if found == *wanted {
+                verdict = Verdict::Ours;
+            } else if found > *wanted || !request.is_fence() {
+                // An older one, too: it brought rows under our application id that we know nothing of. Only a fence,
+                // after which everything is read anew, may come behind it.
+                self.apply(version, &actions)?;
+                let app_id = app_id.clone();
+                return Err(CommitError::Fenced { table: self.name, app_id, found, ours: *wanted });
             }
         }
         if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
@@ -433,6 +442,12 @@ mod tests {
         assert!(matches!(zombie.commit(late()).await, Err(CommitError::Fenced { .. })));
         let mut fresh = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
         assert!(matches!(fresh.commit(late()).await, Err(CommitError::Fenced { .. })));
+
+        // Whoever finds an older commit of another under its own application id does not know the table any more.
+        let mut unaware = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
+        let rows = unaware.write([gold(&[(8, 8, 8, 0, NEW_YEAR)])]).await.unwrap();
+        let ahead = CommitRequest::append(rows).with_transaction("p0", 2 << 32);
+        assert!(matches!(unaware.commit(ahead).await, Err(CommitError::Fenced { .. })));
 
         let again = CommitRequest::append(Vec::new()).with_transaction("p0", 1 << 32);
         assert_eq!(fresh.commit(again.clone()).await.unwrap(), 2, "a fresh handle knows from the log");

@@ -38,7 +38,7 @@ impl Housekeeping {
             |table: TableName| reflects.get(table.short()).and_then(serde_json::Value::as_i64).unwrap_or(-1);
         let mut silver_replaced = false;
         for table in [&mut tables.changes, &mut tables.counts] {
-            let policy = CompactionPolicy { settled: Some(reflected(table.name()).unwrap_or(-1)), ..CompactionPolicy::default() };
+            let policy = CompactionPolicy { settled: Some(reflected(table.name())), ..CompactionPolicy::default() };
             silver_replaced |= table.compact(&policy).await?.removed > 0;
         }
         for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
@@ -48,7 +48,8 @@ impl Housekeeping {
         for table in tables.all() {
             table.checkpoint_if_due(CHECKPOINT_EVERY).await?;
             if clean {
-                let needed = reflected(table.name());
+                // Recovery and verify open silver as gold reflects it, however long ago that was.
+                let needed = reflects.get(table.name().short()).and_then(serde_json::Value::as_i64);
                 table.cleanup_log(needed).await?;
                 table.vacuum(needed).await?;
             }

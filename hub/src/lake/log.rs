@@ -72,11 +72,11 @@ impl Table {
     /// If the log cannot be read, or describes another table than this program knows.
     pub async fn open_or_create(lake: &Lake, name: TableName) -> Result<Self> {
         let log = lake.log_store(name)?;
-        if !log.is_delta_table_location().await.with_context(|| format!("look for the table {name}"))? {
-            if let Err(error) = lake.create_table(name, Arc::clone(&log)).await {
-                // Another process may have been faster: then the table is there.
-                return Self::load(lake, name, None).await.map_err(|_| error);
-            }
+        if !log.is_delta_table_location().await.with_context(|| format!("look for the table {name}"))?
+            && let Err(error) = lake.create_table(name, Arc::clone(&log)).await
+        {
+            // Another process may have been faster: then the table is there.
+            return Self::load(lake, name, None).await.map_err(|_| error);
         }
         Self::load(lake, name, None).await
     }
