@@ -14,10 +14,13 @@ use onhand_common::{Epoch, Seq};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const INLINE: usize = 512;
 const CHUNK: usize = 4_000;
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open database.
 pub(super) struct Store {
@@ -32,14 +35,7 @@ impl Store {
     /// Opens or creates the database in a folder of its own.
     pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
         std::fs::create_dir_all(path)?;
-        // Everything that must be durable is flushed by hand.
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = config.open().map_err(|e| match e {
-            sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
-                OutboxError::InUse(path.to_owned())
-            }
-            other => OutboxError::Storage(other),
-        })?;
+        let db = open_when_unlocked(path)?;
         let (index, bodies, meta) = (db.open_tree("index")?, db.open_tree("bodies")?, db.open_tree("meta")?);
         let file = File::open(path.join("db"))?;
         let store = Self { db, index, bodies, meta, file };
@@ -201,6 +197,26 @@ impl Store {
     fn write_progress(&self, kind: u8, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
         self.meta.insert(meta_key(kind, epoch), &seq.0.to_be_bytes())?;
         Ok(())
+    }
+}
+
+/// Opens the database. Its lock may outlive the one who held it for a moment: sled lets go of its file on a thread of its
+/// own, and so does a killed agent's process. Only a lock that stays is another agent's.
+fn open_when_unlocked(path: &Path) -> Result<sled::Db, OutboxError> {
+    let started = Instant::now();
+    loop {
+        // Everything that must be durable is flushed by hand.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        match config.open() {
+            Ok(db) => return Ok(db),
+            Err(sled::Error::Io(io)) if io.to_string().contains("could not acquire lock") => {
+                if started.elapsed() >= LOCK_PATIENCE {
+                    return Err(OutboxError::InUse(path.to_owned()));
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(other) => return Err(OutboxError::Storage(other)),
+        }
     }
 }
 

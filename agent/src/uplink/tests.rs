@@ -48,6 +48,8 @@ impl HubSide {
             match Packet::read(&mut self.buffer, Some(1 << 20)) {
                 Ok(packet) => return Some(packet),
                 Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => {}
+                // A DISCONNECT without properties, which this parser cannot read.
+                Err(rumqttc::v5::mqttbytes::Error::PayloadRequired) => return None,
                 Err(error) => panic!("{error}"),
             }
             if self.socket.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
