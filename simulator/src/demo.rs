@@ -8,6 +8,7 @@ use crate::replay::{self, Outcome, Speed};
 use crate::summary;
 use anyhow::{Context, anyhow, bail, ensure};
 use onhand_common::accelerator;
+use onhand_hub::lake::sizes::TableSize;
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -100,7 +101,7 @@ async fn run(
     let outcome = tree.unless_one_dies(replay).await?;
     bar.finish_and_clear();
     let spinner = summary::waiting("waiting until everything is in gold");
-    let pipeline = tree.unless_one_dies(settled(&client, &hub_url, &agents, &spinner)).await?;
+    tree.unless_one_dies(settled(&client, &hub_url, &agents, &spinner)).await?;
     let whole = began.elapsed();
     spinner.finish_and_clear();
     let low =
@@ -112,7 +113,8 @@ async fn run(
     let verify_args: [&OsStr; 3] = ["verify".as_ref(), "--lake".as_ref(), lake.as_os_str()];
     let (status, verified) = tree.unless_one_dies(children::hub_command(&verify_args)).await?;
     spinner.finish_and_clear();
-    print_summary(options, &outcome, whole, &pipeline, &low, dataset_dir);
+    let tables = onhand_hub::lake::sizes::sizes(&lake.to_string_lossy()).await?;
+    print_summary(options, &outcome, whole, &tables, &low, dataset_dir);
     println!("verify: {}", verified.trim());
     where_to_look(options, lake, &hub_url);
     let good = status == Some(0) && outcome.refused == 0;
@@ -338,7 +340,7 @@ fn print_summary(
     options: &DemoOptions,
     outcome: &Outcome,
     whole: Duration,
-    pipeline: &Value,
+    tables: &[TableSize],
     low: &Value,
     dataset_dir: &Path,
 ) {
@@ -348,10 +350,7 @@ fn print_summary(
         format!("after {:.1} s: {} rows/s", whole.as_secs_f64(), summary::per_second(outcome.rows(), whole)),
     ));
     println!("\n{}", summary::facts(&rows));
-    let tables = summary::lake_tables(pipeline);
-    if !tables.is_empty() {
-        println!("\n{tables}");
-    }
+    println!("\n{}", summary::lake_tables(tables));
     let items = File::open(dataset_dir.join("item.txt")).ok().and_then(|file| accelerator::read_items(file).ok());
     let names: HashMap<i64, String> =
         items.into_iter().flatten().map(|item| (i64::from(item.item_id.get()), item.name)).collect();
@@ -370,7 +369,9 @@ fn where_to_look(options: &DemoOptions, lake: &Path, hub_url: &str) {
         "  duckdb -c \"INSTALL delta; LOAD delta; SELECT * FROM delta_scan('{lake}/gold/inventory_current') LIMIT 5\""
     );
     if !options.exit {
-        println!("  {hub_url}/ in a browser, {hub_url}/v1/inventory?below_safety_stock=true with curl");
+        println!(
+            "  curl '{hub_url}/v1/inventory?below_safety_stock=true&limit=5'   (all paths: {hub_url}/v1/openapi.json)"
+        );
     }
 }
 

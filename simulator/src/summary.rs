@@ -3,6 +3,7 @@
 use crate::replay::{Outcome, Speed};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use onhand_hub::lake::sizes::TableSize;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -113,26 +114,18 @@ pub fn outcome_facts(outcome: &Outcome, speed: Speed) -> Vec<(&'static str, Stri
     rows
 }
 
-/// The lake's tables as the hub lists them: rows, files, bytes. Empty if it lists none.
-pub fn lake_tables(pipeline: &Value) -> String {
-    let Some(Value::Array(tables)) = pipeline.get("tables") else { return String::new() };
-    let cell = |table: &Value, name: &str, show: fn(u64) -> String| {
-        table.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), show)
+/// The lake's tables: rows, files, bytes.
+pub fn lake_tables(tables: &[TableSize]) -> String {
+    let row = |table: &TableSize| {
+        vec![
+            table.table.to_owned(),
+            number(table.rows),
+            number(table.files as u64),
+            size(table.bytes),
+            table.version.to_string(),
+        ]
     };
-    let rows = tables
-        .iter()
-        .map(|table| {
-            let name = ["name", "table"].iter().find_map(|key| table.get(key)?.as_str()).unwrap_or("?");
-            vec![
-                name.to_owned(),
-                cell(table, "rows", number),
-                cell(table, "files", number),
-                cell(table, "bytes", size),
-                cell(table, "version", number),
-            ]
-        })
-        .collect();
-    grid(&["table", "rows", "files", "size", "version"], 1, rows)
+    grid(&["table", "rows", "files", "size", "version"], 1, tables.iter().map(row).collect())
 }
 
 /// Inventory rows of the hub's API, with the items' names.
@@ -170,14 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_the_lake_are_listed_with_what_is_known() {
-        let text = lake_tables(
-            &json!({"tables": [{"name": "gold/inventory_current", "rows": 2000, "files": 2, "bytes": 54_321}]}),
-        );
+    fn tables_of_the_lake_are_listed_with_their_sizes() {
+        let gold = TableSize { table: "gold/inventory_current", version: 3, rows: 2000, files: 2, bytes: 54_321 };
+        let text = lake_tables(&[gold]);
         for part in ["gold/inventory_current", "2,000", "54.3 KB"] {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(lake_tables(&json!({})), "");
     }
 
     #[test]
