@@ -33,6 +33,15 @@ use tokio_util::sync::CancellationToken;
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs a test on a runtime of its own. (A commit cycle stays on its thread, so tasks may be local.)
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let outcome = tokio::task::LocalSet::new().block_on(&runtime, test);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome
+}
+
 /// An agent's outbox, which outlives all deaths of the hub.
 struct Outbox {
     agent: AgentId,
@@ -257,7 +266,7 @@ impl Harness {
             housekeeping: Default::default(),
         };
         // The sender of pipelines lives as long as the cycle, or the intake would take it for the end.
-        let cycle = tokio::spawn(async move {
+        let cycle = tokio::task::spawn_local(async move {
             let _pipelines = pipelines;
             cycle.run().await
         });

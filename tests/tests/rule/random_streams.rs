@@ -3,7 +3,7 @@
 //! Little room on purpose: few stores, items, days and times of day, so that ties, repeats, corrections and late events are
 //! the rule. A failing stream is made small, printed, and kept in `proptest-regressions.txt`, from where it is tried first.
 
-use crate::harness::Harness;
+use crate::harness::{Harness, block_on};
 use crate::model::Reference;
 use onhand_common::{Count, Event, Line, Timestamp, TransId, Transaction};
 use proptest::prelude::*;
@@ -239,9 +239,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..60),
         live_items in prop_oneof![Just(1_usize), Just(2), Just(1_000)],
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let outcome = runtime.block_on(run(&ops, live_items));
-        runtime.shutdown_timeout(Duration::from_secs(5));
+        let outcome = block_on(run(&ops, live_items));
         prop_assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
     }
 }

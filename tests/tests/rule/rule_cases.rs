@@ -1,7 +1,7 @@
 //! Every worked case of the rule: as it stands, with deaths and passivation between any two events, and with the changes in
 //! another order.
 
-use crate::harness::Harness;
+use crate::harness::{Harness, block_on};
 use crate::model::{GoldRow, Reference};
 use onhand_common::accelerator::{parse_count, parse_transaction};
 use onhand_common::{Event, Timestamp};
@@ -101,8 +101,12 @@ async fn judge(harness: &Harness, case: &Case, how: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_they_stand() {
+#[test]
+fn as_they_stand() {
+    block_on(stand());
+}
+
+async fn stand() {
     for case in cases() {
         let mut harness = Harness::start(1, 1_000, case.reference.clone().into()).await;
         for step in &case.events {
@@ -144,30 +148,34 @@ async fn with_deaths(between: Between) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_stop_and_a_start_after_each_event() {
-    with_deaths(Between::Stop).await;
+#[test]
+fn with_a_stop_and_a_start_after_each_event() {
+    block_on(with_deaths(Between::Stop));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_death_before_each_commit() {
-    with_deaths(Between::DieBeforeCommit).await;
+#[test]
+fn with_a_death_before_each_commit() {
+    block_on(with_deaths(Between::DieBeforeCommit));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_death_between_silver_and_gold() {
-    with_deaths(Between::DieBetweenSilverAndGold).await;
+#[test]
+fn with_a_death_between_silver_and_gold() {
+    block_on(with_deaths(Between::DieBetweenSilverAndGold));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_death_after_gold() {
-    with_deaths(Between::DieAfterGold).await;
+#[test]
+fn with_a_death_after_gold() {
+    block_on(with_deaths(Between::DieAfterGold));
 }
 
 /// Changes anywhere, in any order; counts and reference data as they came. (No case has two changes of one identity that
 /// differ, so identity allows any order.)
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_changes_in_another_order() {
+#[test]
+fn with_the_changes_in_another_order() {
+    block_on(shuffled());
+}
+
+async fn shuffled() {
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     for case in cases() {
         let (mut changes, others): (Vec<Step>, Vec<Step>) =

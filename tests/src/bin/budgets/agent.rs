@@ -91,7 +91,7 @@ impl Till {
                 assert!(head.starts_with("HTTP/1.1 200"), "{text}");
                 let length = head
                     .lines()
-                    .find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+                    .find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok());
                 if rest.len() >= length.expect("the answer tells its length") {
                     return;
                 }
