@@ -25,6 +25,7 @@ impl Process {
         let open = || OpenOptions::new().create(true).append(true).open(log);
         let output = open().unwrap_or_else(|error| panic!("open {}: {error}", log.display()));
         let errors: File = output.try_clone().expect("share the log file");
+        command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("start {name} ({command:?}): {error}"));
         Self { name: name.to_owned(), child, log: log.to_owned() }
@@ -78,9 +79,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) {
-        let script = ["-c", "kill -\"$1\" -- -\"$2\" 2>/dev/null || true", "sh", signal];
-        let sent = Command::new("sh").args(script).arg(self.child.id().to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "send SIG{signal} to {}", self.name);
+        assert!(send_to_group(signal, self.child.id()), "SIG{signal} cannot be sent to {}", self.name);
     }
 }
 
@@ -89,13 +88,18 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
         }
-        let _ = Command::new("sh")
-            .args(["-c", "kill -KILL -- -\"$1\" 2>/dev/null", "sh"])
-            .arg(self.child.id().to_string())
-            .status();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            send_to_group("KILL", self.child.id());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether the signal could be sent. (By the shell's own kill: it needs neither another program nor unsafe code.)
+fn send_to_group(signal: &str, group: u32) -> bool {
+    let script = format!("kill -s {signal} -{group}");
+    Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success())
 }
 
 /// The folder of this build (`target/release`), in which the running test lies.
