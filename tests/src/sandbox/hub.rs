@@ -66,7 +66,8 @@ impl Hub {
         let mut command = Command::new(binary("onhand-hub"));
         command.arg("run").arg("--lake").arg(&self.lake).arg("--reference").arg(&self.reference);
         command.args(["--http", &self.http]).arg("--addr-file").arg(&self.addresses);
-        command.args(["--silver-interval", "200ms", "--gold-interval", "500ms"]);
+        // By environment: a flag of a test wins over it.
+        command.env("ONHAND_HUB_SILVER_INTERVAL", "200ms").env("ONHAND_HUB_GOLD_INTERVAL", "500ms");
         match &self.options.mqtt {
             Some(url) => command.args(["--mqtt", url]),
             None => command.args(["--listen-mqtt", &self.mqtt]),

@@ -98,7 +98,7 @@ impl Drop for Process {
 
 /// Whether the signal could be sent. (By the shell's own kill: it needs neither another program nor unsafe code.)
 fn send_to_group(signal: &str, group: u32) -> bool {
-    let script = format!("kill -s {signal} -{group}");
+    let script = format!("kill -s {signal} -- -{group}");
     Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success())
 }
 
