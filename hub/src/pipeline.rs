@@ -23,6 +23,9 @@ const BYTES_PER_ROW: usize = 128;
 /// Rows of quarantine that may await a commit.
 const QUARANTINE_ROWS: usize = 1_024;
 
+/// A row for bronze, with the position that covers it; `None` for what no agent numbered.
+type AwaitingBronze = (Option<(AgentId, Position)>, BronzeRow);
+
 /// See the module.
 pub struct Pipeline {
     /// The stores.
@@ -30,7 +33,7 @@ pub struct Pipeline {
     /// Counters of the process.
     pub stats: Arc<HubStats>,
     progress: Mutex<Progress>,
-    bronze: Option<Mutex<Vec<(Option<(AgentId, Position)>, BronzeRow)>>>,
+    bronze: Option<Mutex<Vec<AwaitingBronze>>>,
     quarantine: Mutex<Vec<QuarantineRow>>,
     quarantine_room: Semaphore,
     room: Semaphore,
@@ -253,10 +256,7 @@ impl Pipeline {
 
 /// Takes the rows that `positions` cover, and those that no agent numbered. What is beyond stays for the next cut, so that
 /// after a crash in between it is not in bronze twice.
-fn take_bronze(
-    rows: &mut Vec<(Option<(AgentId, Position)>, BronzeRow)>,
-    positions: &[(AgentId, Position)],
-) -> Vec<BronzeRow> {
+fn take_bronze(rows: &mut Vec<AwaitingBronze>, positions: &[(AgentId, Position)]) -> Vec<BronzeRow> {
     let reached: HashMap<(&AgentId, Epoch), Seq> = positions.iter().map(|(a, p)| ((a, p.epoch), p.seq)).collect();
     let covered = |entry: &Option<(AgentId, Position)>| match entry {
         Some((agent, position)) => reached.get(&(agent, position.epoch)).is_some_and(|&seq| position.seq <= seq),

@@ -99,8 +99,11 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
     Ok((changes.len(), counts.len()))
 }
 
+/// Events with their numbers.
+type Numbered = Vec<(Seq, Event)>;
+
 /// A row of bronze is a frame, or a document of a device without an agent.
-fn events_of(document: &[u8]) -> Result<(Arc<Source>, Vec<(Seq, Event)>)> {
+fn events_of(document: &[u8]) -> Result<(Arc<Source>, Numbered)> {
     if document.first() == Some(&b'{') {
         let transaction = accelerator::parse_transaction(document).context("read a document in bronze")?;
         return Ok((Source::unnumbered("raw"), vec![(Seq(0), Event::Transaction(transaction))]));

@@ -90,8 +90,8 @@ pub async fn read(stores: &Table, items: &Table, change_types: &Table) -> Result
     let mut batches = std::pin::pin!(stores.read_all(&["store_id", "name"]));
     while let Some(batch) = batches.try_next().await? {
         let (ids, names) = (read_ints(&batch, 0)?, read_strings(&batch, 1)?);
-        for row in 0..batch.num_rows() {
-            reference.stores.push(Store { store_id: ids[row].try_into()?, name: names.value(row).to_owned() });
+        for (row, &id) in ids.iter().enumerate() {
+            reference.stores.push(Store { store_id: id.try_into()?, name: names.value(row).to_owned() });
         }
     }
     let mut batches = std::pin::pin!(items.read_all(&["item_id", "name", "supplier_id", "safety_stock_quantity"]));
@@ -110,8 +110,8 @@ pub async fn read(stores: &Table, items: &Table, change_types: &Table) -> Result
     let mut batches = std::pin::pin!(change_types.read_all(&["change_type_id", "change_type"]));
     while let Some(batch) = batches.try_next().await? {
         let (ids, names) = (read_ints(&batch, 0)?, read_strings(&batch, 1)?);
-        for row in 0..batch.num_rows() {
-            reference.change_types.push((ids[row].try_into()?, names.value(row).to_owned()));
+        for (row, &id) in ids.iter().enumerate() {
+            reference.change_types.push((id.try_into()?, names.value(row).to_owned()));
         }
     }
     Ok(reference)
