@@ -10,7 +10,8 @@ const CHANGES: &str = "trans_id,item_id,store_id,date_time,quantity,change_type_
 const COUNTS: &str = "item_id,employee_id,store_id,date_time,quantity\n";
 
 fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).map(|entries| entries.filter_map(Result::ok).collect()).unwrap_or_default();
+    let entries: Vec<std::fs::DirEntry> =
+        std::fs::read_dir(folder).map(|entries| entries.filter_map(Result::ok).collect()).unwrap_or_default();
     entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
