@@ -25,6 +25,9 @@ const HELP: &str = "cargo budgets [--write] [--full-backlog] [--only NAME]
   --full-backlog   measure the agent with a backlog of 1 GiB instead of 256 MiB
   --only NAME      one of: hub_rate, latency, agent, memory, gold_cost";
 
+/// Measures some figures and writes them into the report.
+type Part = fn(&Options, &mut Report);
+
 fn main() -> ExitCode {
     let mut options = Options { write: false, backlog_mib: 256, only: None };
     let mut arguments = std::env::args().skip(1);
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
         eprintln!("the workspace does not build");
         return ExitCode::FAILURE;
     }
-    let parts: [(&str, fn(&Options, &mut Report)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("hub_rate", |_, report| hub_rate::measure(report)),
         ("latency", |_, report| latency::measure(report)),
         ("agent", |options, report| agent::measure(options.backlog_mib, report)),
