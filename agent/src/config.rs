@@ -194,7 +194,9 @@ pub(crate) fn load(
 
 /// The settings in the environment, by name.
 pub(crate) fn from_environment() -> BTreeMap<String, String> {
-    std::env::vars()
+    // Others may have set what is no text; that is theirs.
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter_map(|(name, value)| Some((name.strip_prefix(ENVIRONMENT)?.to_lowercase(), value)))
         .filter(|(name, _)| name != "config")
         .collect()

@@ -293,16 +293,17 @@ impl Outbox {
     /// The hub has seen numbers that this outbox never gave. Whatever is left in that epoch gets new numbers in a new one:
     /// the old ones may stand for other events at the hub. (It knows events by their identity and takes none twice.)
     fn roll_forward(&self, ack: DurableAck, known: bool) -> Result<AckOutcome, OutboxError> {
-        {
-            let _numbering = self.numbering.lock();
-            self.with(|h| h.write_written(ack.epoch, ack.seq))?;
-            let mut state = self.state.lock();
-            state.epochs.entry(ack.epoch).or_default().written = ack.seq;
-            state.rolled_back = true;
-        }
+        self.state.lock().rolled_back = true;
         self.begin_epoch(ack.epoch)?;
         if known {
             self.renumber(ack.epoch)?;
+        }
+        // Last: until everything has its new number, the same ack must not be taken for one of ours, which would delete
+        // what is left. Interrupted before, all of this is done again; the hub drops what comes twice.
+        {
+            let _numbering = self.numbering.lock();
+            self.with(|h| h.write_written(ack.epoch, ack.seq))?;
+            self.state.lock().epochs.entry(ack.epoch).or_default().written = ack.seq;
         }
         self.changed.notify_one();
         Ok(AckOutcome { rolled_back: true, ..AckOutcome::default() })

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 /// # Errors
 /// When it cannot start: the data folder, the address, the drop folder.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    die_with_own_threads();
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: cannot create {}", config.data.display()))?;
     let outbox = Outbox::open(&config.data.join("outbox"), config.max_buffer).context("data")?;
     let seen = Seen::open(&config.data.join("seen"), config.remember_days).context("data: the duplicate memory")?;
@@ -86,6 +87,21 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     served?;
     tracing::info!(backlog = outbox.backlog().events, "stopped");
     Ok(())
+}
+
+/// The agent's own threads, by name. Without one of them it would look well and be useless.
+const OWN_THREADS: [&str; 3] = ["committer", "uplink", "drop-folder"];
+
+/// A panic in one of the agent's own threads ends the process: whoever supervises it starts it again, and the outbox has
+/// everything that was answered. (A panic in an HTTP worker ends that request only.)
+fn die_with_own_threads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if std::thread::current().name().is_some_and(|name| OWN_THREADS.contains(&name)) {
+            std::process::abort();
+        }
+    }));
 }
 
 /// Whoever started the agent with port 0 reads the address there; it is whole or absent.

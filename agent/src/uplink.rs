@@ -137,6 +137,9 @@ impl Uplink {
                 },
                 () = outbox.changed.notified() => {}
                 _ = tick.tick() => {
+                    if self.window.rewind_if_put_off(Instant::now()) {
+                        tracing::info!("the hub still misses something: sending again from there");
+                    }
                     if self.window.overdue(Instant::now()) {
                         return End::Watchdog;
                     }

@@ -52,6 +52,8 @@ pub(crate) struct Window {
     waiting_since: Option<Instant>,
     patience: u32,
     last_rewind: Option<Instant>,
+    /// A rewind that was wished for too soon after the last one.
+    put_off: Option<(Epoch, Seq)>,
 }
 
 impl Window {
@@ -65,6 +67,7 @@ impl Window {
             waiting_since: None,
             patience: 1,
             last_rewind: None,
+            put_off: None,
         }
     }
 
@@ -111,12 +114,14 @@ impl Window {
         progress
     }
 
-    /// The hub saw a gap behind `seq`: send again from there. Returns whether it is done; a flood of such wishes, one for
-    /// each frame that was behind the gap, is one wish.
+    /// The hub saw a gap behind `seq`: send again from there. Returns whether it is done. Several wishes in a short time are
+    /// one; the last of them is put off, not forgotten ([`Window::rewind_if_put_off`]), since the hub may not ask again.
     pub(crate) fn rewind(&mut self, epoch: Epoch, seq: Seq, now: Instant) -> bool {
         if self.last_rewind.is_some_and(|last| now.duration_since(last) < REWIND_PAUSE) {
+            self.put_off = Some((epoch, seq));
             return false;
         }
+        self.put_off = None;
         let keep = |f: &InFlight| f.key.epoch < epoch || (f.key.epoch == epoch && f.last_seq <= seq);
         let kept = self.in_flight.iter().take_while(|f| keep(f)).count();
         if kept == self.in_flight.len() {
@@ -132,6 +137,11 @@ impl Window {
         true
     }
 
+    /// Does what [`Window::rewind`] put off, once it is time. Returns whether it did.
+    pub(crate) fn rewind_if_put_off(&mut self, now: Instant) -> bool {
+        self.put_off.is_some_and(|(epoch, seq)| self.rewind(epoch, seq, now))
+    }
+
     /// A connection begins or ends: nothing is under way, the oldest frame comes next.
     pub(crate) fn restart(&mut self) {
         self.in_flight.clear();
@@ -139,6 +149,7 @@ impl Window {
         self.cursor = None;
         self.waiting_since = None;
         self.last_rewind = None;
+        self.put_off = None;
     }
 
     /// Whether the durable ack is overdue. Each alarm makes the next one more patient, until an ack comes.
@@ -207,8 +218,10 @@ mod tests {
         assert!(w.rewind(Epoch(1), Seq(2), start));
         assert_eq!((w.cursor(), w.frames_in_flight()), (Some(key(1, 2)), 1));
         w.sent(key(1, 3), Seq(3), 1, start);
-        assert!(!w.rewind(Epoch(1), Seq(2), start + Duration::from_millis(999)));
-        assert!(w.rewind(Epoch(1), Seq(2), start + Duration::from_secs(1)));
+        assert!(!w.rewind(Epoch(1), Seq(2), start + Duration::from_millis(300)));
+        assert!(!w.rewind_if_put_off(start + Duration::from_millis(999)));
+        assert!(w.rewind_if_put_off(start + Duration::from_secs(1)), "put off, not forgotten");
+        assert!(!w.rewind_if_put_off(start + Duration::from_secs(9)), "and done once");
         assert!(w.acked(Epoch(1), Seq(2), start + Duration::from_secs(1)));
         w.sent(key(1, 3), Seq(3), 1, start);
         assert!(w.rewind(Epoch(1), Seq(2), start + Duration::from_millis(1_001)), "there was progress in between");

@@ -105,13 +105,16 @@ pub const MAX_TRANS_ID: usize = 256;
 pub struct TransId(Box<str>);
 
 impl TransId {
-    /// Takes an id: blanks and one pair of enclosing braces around it are not part of it.
+    /// Takes an id: blanks and pairs of braces around it are not part of it. An id that was taken is taken again as it is:
+    /// both ends of a wire must agree on it.
     ///
     /// # Errors
     /// Refuses an empty id, one over [`MAX_TRANS_ID`] bytes, and control characters.
     pub fn new(text: &str) -> Result<Self, IdError> {
-        let text = text.trim();
-        let text = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
+        let mut text = text.trim();
+        while let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+            text = inner.trim();
+        }
         if text.is_empty() {
             return Err(IdError::Empty);
         }
@@ -252,9 +255,20 @@ mod tests {
     fn braces_are_not_part_of_a_transaction_id() {
         assert_eq!(TransId::new("{A-1}").unwrap(), TransId::new("A-1").unwrap());
         assert_eq!(TransId::new("{A-1").unwrap().as_str(), "{A-1");
-        assert_eq!(TransId::new("{}"), Err(IdError::Empty));
+        for empty in ["{}", "{ }", "{{}}", " { { } } "] {
+            assert_eq!(TransId::new(empty), Err(IdError::Empty), "{empty:?}");
+        }
         assert_eq!(TransId::new(&"x".repeat(2_000)), Err(IdError::TooLong { len: 2_000, max: MAX_TRANS_ID }));
         assert_eq!(TransId::new("a\nb"), Err(IdError::Character('\n')));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_id_that_was_taken_is_taken_again_as_it_is(text in "[{} a-c\t]{0,12}") {
+            if let Ok(id) = TransId::new(&text) {
+                proptest::prop_assert_eq!(TransId::new(id.as_str()), Ok(id));
+            }
+        }
     }
 
     #[test]

@@ -61,10 +61,12 @@ impl Timestamp {
                 .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
                 .map_err(|_| TimestampError::Format(text.chars().take(64).collect()))?,
         };
+        let out_of_range = || TimestampError::OutOfRange(text.chars().take(64).collect());
         if !(FIRST_YEAR..=LAST_YEAR).contains(&naive.year()) {
-            return Err(TimestampError::OutOfRange(text.chars().take(64).collect()));
+            return Err(out_of_range()); // far away, microseconds would not even fit
         }
-        Ok(Self(naive.and_utc().timestamp_micros()))
+        // The last leap second of the last year is the first instant of the next.
+        Self::from_micros(naive.and_utc().timestamp_micros()).map_err(|_| out_of_range())
     }
 
     /// Microseconds since 1970.
@@ -170,7 +172,13 @@ mod tests {
 
     #[test]
     fn years_that_cannot_be_are_refused() {
-        for text in ["0000-01-01 00:00:00", "9999-12-31 23:59:59", "1969-12-31T23:59:59Z", "2200-01-01T00:00:00Z"] {
+        for text in [
+            "0000-01-01 00:00:00",
+            "9999-12-31 23:59:59",
+            "1969-12-31T23:59:59Z",
+            "2200-01-01T00:00:00Z",
+            "2199-12-31T23:59:60Z",
+        ] {
             assert!(matches!(Timestamp::parse(text), Err(TimestampError::OutOfRange(_))), "{text}");
         }
         for text in ["", "yesterday", "2021-02-30 00:00:00", "2021-01-01", "2021-01-01 25:00:00"] {

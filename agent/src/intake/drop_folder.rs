@@ -27,8 +27,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 const STILL: u32 = 2;
 /// Events that become durable together.
 const SLICE: usize = 5_000;
-/// Largest JSON file; it is read as a whole.
-const MAX_JSON: u64 = 256 * 1024 * 1024;
+/// Largest file of changes or JSON: it is read as a whole, and the agent's memory is small. (Files of counts have no limit.)
+const MAX_FILE: u64 = 32 * 1024 * 1024;
 
 /// A folder that is watched.
 pub(crate) struct DropFolder {
@@ -130,7 +130,10 @@ impl DropFolder {
             if *stopped.borrow() {
                 break;
             }
-            self.process(&path, form)?;
+            // One file that cannot be moved must not keep the others from being taken.
+            if let Err(error) = self.process(&path, form) {
+                tracing::warn!(file = %path.display(), %error, "a file in the drop folder gives trouble; it is tried again");
+            }
         }
         Ok(())
     }
@@ -174,6 +177,7 @@ impl DropFolder {
     fn take(&self, path: &Path, form: FileForm) -> Result<(usize, usize), Trouble> {
         match form {
             FileForm::Changes => {
+                check_size(path)?;
                 let transactions = read_changes(BufReader::new(File::open(path)?))?;
                 for transaction in &transactions {
                     self.check_store(transaction.store_id, 0)?;
@@ -190,11 +194,7 @@ impl DropFolder {
                 self.submit(again.map(|count| Ok(Event::Count(count?))))
             }
             FileForm::Json => {
-                let len = fs::metadata(path)?.len();
-                if len > MAX_JSON {
-                    let reason = format!("the file is {len} bytes long, at most {MAX_JSON} are taken: split it");
-                    return Err(LineError { line: 0, field: "document".into(), reason }.into());
-                }
+                check_size(path)?;
                 let bytes = fs::read(path)?;
                 let documents = Documents::find(&bytes).map_err(|e| on_line(1, e))?;
                 for (place, document) in (1_u64..).zip(documents.iter()) {
@@ -249,6 +249,15 @@ impl FileForm {
 }
 
 /// For JSON, the line is the place of the document in the file.
+fn check_size(path: &Path) -> Result<(), Trouble> {
+    let len = fs::metadata(path)?.len();
+    if len > MAX_FILE {
+        let reason = format!("the file is {len} bytes long, at most {MAX_FILE} are taken: split it");
+        return Err(LineError { line: 0, field: "document".into(), reason }.into());
+    }
+    Ok(())
+}
+
 fn on_line(line: u64, error: FieldError) -> LineError {
     LineError { line, field: error.field, reason: error.reason }
 }

@@ -82,13 +82,15 @@ async fn post_counts(request: HttpRequest, payload: web::Payload, intake: web::D
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    // A byte order mark says nothing.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
     let said_csv = request.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/csv"));
     let looks_like_json =
         matches!(body.trim_ascii().first(), Some(b'{' | b'[') | None) || body.starts_with(&[0x1f, 0x8b]);
     if said_csv || !looks_like_json {
-        take_count_file(&intake, &body).await
+        take_count_file(&intake, body).await
     } else {
-        take_documents(&intake, &body, |document| parse_count(document).map(Event::Count)).await
+        take_documents(&intake, body, |document| parse_count(document).map(Event::Count)).await
     }
 }
 
@@ -118,6 +120,7 @@ async fn take_documents(
 
 /// A row that is refused does not end the file: reading goes on behind it, under the same header.
 async fn take_count_file(intake: &Intake, body: &[u8]) -> HttpResponse {
+    let body = body.trim_ascii_start(); // blank lines before the header
     let header_end = body.iter().position(|b| *b == b'\n').map_or(body.len(), |at| at + 1);
     let (header, mut rest) = body.split_at(header_end);
     let mut lines_before = 0;

@@ -110,6 +110,9 @@ pub fn split_documents(transaction: Transaction) -> Vec<Transaction> {
     parts
 }
 
+/// Most entries of an array: they are listed before the first one is looked at.
+const MAX_ENTRIES: usize = 500_000;
+
 /// The entries of a JSON array, each as the bytes it stands in, so that one bad entry does not spoil the others.
 ///
 /// # Errors
@@ -126,6 +129,9 @@ pub fn array_entries(bytes: &[u8]) -> Result<Vec<&[u8]>, FieldError> {
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(broken(&format!("is not JSON: entry {}: {e}", entries.len()))),
                 None => return Err(broken("is not JSON: the array is cut off")),
+            }
+            if entries.len() == MAX_ENTRIES {
+                return Err(broken(&format!("holds more than {MAX_ENTRIES} entries: send it in parts")));
             }
             let (entry, tail) = rest.split_at(values.byte_offset());
             entries.push(entry.trim_ascii());
