@@ -125,9 +125,8 @@ impl Pipeline {
             let answer = answer.map_err(|error| StoreUnavailable { store_id, reason: error.to_string() });
             match answer.and_then(|answer| answer) {
                 Ok(one) => {
-                    if one.changes + one.counts > 0 {
-                        self.directory.touched(store_id);
-                    }
+                    // Repeats too: their originals may still be on their way, and this sender's position covers them.
+                    self.directory.touched(store_id);
                     taken.changes += one.changes;
                     taken.counts += one.counts;
                     taken.duplicates += one.duplicates;

@@ -28,7 +28,7 @@ use onhand_common::ReferenceData;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ struct Hub {
     reference: watch::Sender<Arc<ReferenceData>>,
     reload_reference: Arc<Notify>,
     updates: broadcast::Sender<ItemUpdate>,
+    /// There has been a pipeline: from now on trouble is waited out.
+    came_up: AtomicBool,
 }
 
 /// Runs the hub until SIGTERM or SIGINT (or, with `once`, until everything that lies ready is in gold).
@@ -70,6 +72,7 @@ pub async fn run(config: HubConfig) -> Result<()> {
         reference: watch::Sender::new(Arc::default()),
         reload_reference: Arc::new(Notify::new()),
         updates: broadcast::Sender::new(UPDATES),
+        came_up: AtomicBool::new(false),
         config,
     };
     hub.run().await
@@ -184,8 +187,8 @@ impl Hub {
                 {
                     return Err(error.context("another hub has taken this lake over; this one stops"));
                 }
-                Err(error) if self.stats.silver_commits.load(Relaxed) == 0 && self.pipeline.borrow().is_none() => {
-                    return Err(error); // it never came up: whoever started it should know at once
+                Err(error) if !self.came_up.load(Relaxed) => {
+                    return Err(error); // whoever started it should know at once
                 }
                 Err(error) => {
                     tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake")
@@ -249,6 +252,7 @@ impl Hub {
         // Whatever was taken but not committed before has to be sent again.
         self.intake.acknowledge(&recovered.positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+        self.came_up.store(true, Relaxed);
         let cycle = CommitCycle {
             tables,
             epoch,
@@ -271,6 +275,7 @@ impl Hub {
         let ended = cycle.run().await;
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
+        self.intake.forget_refused();
         reader.abort();
         threads.stop().await;
         Ok(ended?)

@@ -86,11 +86,16 @@ impl Presence {
         self.days.lock().insert((kind, day), DayPresence::SomeStores);
     }
 
-    /// That day has been read: just these stores had rows (others may have added some since, which they remember).
-    pub fn day_was_read(&self, kind: Kind, day: i32, stores: HashSet<i32>) {
+    /// That day has been read: just these stores had rows (others may have added some since, which they remember). Returns
+    /// whether it was the first time: only then does what was read still hold for the stores that have not asked.
+    pub fn day_was_read(&self, kind: Kind, day: i32, stores: HashSet<i32>) -> bool {
         let mut days = self.days.lock();
-        if let Some(presence @ DayPresence::SomeStores) = days.get_mut(&(kind, day)) {
-            *presence = DayPresence::Stores(stores);
+        match days.get_mut(&(kind, day)) {
+            Some(presence @ DayPresence::SomeStores) => {
+                *presence = DayPresence::Stores(stores);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -125,7 +130,8 @@ mod tests {
         presence.day_has_rows(Kind::Lines, 5);
         assert!(!presence.surely_empty(Kind::Lines, 1, 5));
         assert!(presence.surely_empty(Kind::Counts, 1, 5));
-        presence.day_was_read(Kind::Lines, 5, HashSet::from([2]));
+        assert!(presence.day_was_read(Kind::Lines, 5, HashSet::from([2])));
+        assert!(!presence.day_was_read(Kind::Lines, 5, HashSet::from([1, 2])), "others may have taken more since");
         assert!(presence.surely_empty(Kind::Lines, 1, 5) && !presence.surely_empty(Kind::Lines, 2, 5));
         presence.add(Kind::Lines, 1, 5);
         assert!(!presence.surely_empty(Kind::Lines, 1, 5));

@@ -444,11 +444,15 @@ impl Handler<TakeEvents> for StoreActor {
                 }
                 answers
             };
-            answers.into_actor(store).map(move |answers, store, _| {
+            answers.into_actor(store).map(move |answers, store, ctx| {
                 for (item_id, answer) in answers {
                     match answer {
                         Ok((state, counted)) => store.settle(item_id, state, counted),
-                        Err(error) => return Err(unavailable(format!("item {item_id}: {error}"))),
+                        Err(error) => {
+                            // Rows were taken that the states do not show: no cut may be made of this.
+                            ctx.terminate();
+                            return Err(unavailable(format!("item {item_id}: {error}")));
+                        }
                     }
                 }
                 store.report_identities();

@@ -125,6 +125,7 @@ impl CountFiles {
             Err(Refused::Malformed(detail, payload)) => {
                 let source = format!("file:{}", file.name);
                 self.intake.quarantine(source, "malformed count file", detail.clone(), payload).await;
+                self.intake.until_durable().await;
                 (0, Some(detail))
             }
         };

@@ -84,6 +84,19 @@ impl Intake {
         }
     }
 
+    /// Waits until what was taken or refused up to now is in silver, or the pipeline that took it is over.
+    pub async fn until_durable(&self) {
+        if let Some(pipeline) = self.pipeline().await {
+            pipeline.commit_wanted.notify_one();
+            let _ = pipeline.durable().await;
+        }
+    }
+
+    /// A pipeline has ended: what it had put into quarantine but not committed may come again, and is then kept.
+    pub fn forget_refused(&self) {
+        *self.refused.lock() = RecentlyRefused::default();
+    }
+
     /// The pipeline of now; waits while it is being built.
     async fn pipeline(&self) -> Option<Arc<Pipeline>> {
         let mut pipeline = self.pipeline.clone();
@@ -198,9 +211,8 @@ impl Intake {
                 return self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
             }
             Err(error) => {
-                return self
-                    .quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload)
-                    .await;
+                self.quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload).await;
+                return self.until_durable().await;
             }
         };
         // No durable ack here: the PUBACK is all that the sender gets, so it waits for the commit. If this pipeline ends

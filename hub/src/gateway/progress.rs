@@ -56,7 +56,7 @@ impl Progress {
         let progress = EpochProgress { taken: position.seq, durable: position.seq, asked: false };
         let epochs = self.agents.entry(agent).or_default();
         epochs.insert(position.epoch, progress);
-        forget_old(epochs);
+        forget_old(epochs, position.epoch);
     }
 
     /// Judges a frame of events `first..=last`, of whose predecessors the agent has seen those up to `acked` acknowledged.
@@ -72,8 +72,9 @@ impl Progress {
         if acked > progress.taken && first == acked.next() {
             return Verdict::Take { skip: 0, acknowledged_elsewhere: Some(acked) };
         }
-        let entry = self.agents.entry(agent.clone()).or_default().entry(epoch).or_default();
-        Verdict::Gap { ask: !std::mem::replace(&mut entry.asked, true) }
+        let entry = self.agents.get_mut(agent).and_then(|epochs| epochs.get_mut(&epoch));
+        // Nothing is remembered of an epoch of which nothing was taken, so each such frame asks.
+        Verdict::Gap { ask: entry.is_none_or(|entry| !std::mem::replace(&mut entry.asked, true)) }
     }
 
     /// Everything up to `seq` has been taken.
@@ -82,7 +83,7 @@ impl Progress {
         let entry = epochs.entry(epoch).or_default();
         entry.taken = entry.taken.max(seq);
         entry.asked = false;
-        forget_old(epochs);
+        forget_old(epochs, epoch);
     }
 
     /// Up to where an epoch is durable.
@@ -119,9 +120,14 @@ impl Progress {
     }
 }
 
-fn forget_old(epochs: &mut BTreeMap<Epoch, EpochProgress>) {
+/// Forgets the oldest epochs that are durable, but never `current`. An agent that was cut off for long may bring more of them
+/// than are kept otherwise; what is forgotten and comes again says itself up to where it was acknowledged.
+fn forget_old(epochs: &mut BTreeMap<Epoch, EpochProgress>, current: Epoch) {
     while epochs.len() > EPOCHS_KEPT {
-        epochs.pop_first();
+        let settled =
+            |(&epoch, p): (&Epoch, &EpochProgress)| (epoch != current && p.taken == p.durable).then_some(epoch);
+        let Some(oldest) = epochs.iter().find_map(settled) else { return };
+        epochs.remove(&oldest);
     }
 }
 
@@ -155,7 +161,7 @@ mod tests {
     fn a_gap_is_never_taken_and_asked_for_once() {
         let mut progress = Progress::default();
         assert_eq!(judge(&mut progress, 0, 11, 20), Verdict::Gap { ask: true }, "the first frame never came");
-        assert_eq!(judge(&mut progress, 0, 21, 30), Verdict::Gap { ask: false });
+        assert!(progress.agents.is_empty(), "nothing is remembered of it");
         assert_eq!(judge(&mut progress, 0, 1, 10), TAKE);
         progress.taken(&agent(), EPOCH, Seq(10));
         assert_eq!(judge(&mut progress, 0, 21, 30), Verdict::Gap { ask: true });
@@ -192,12 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn old_epochs_are_forgotten_before_new_ones() {
+    fn of_old_epochs_only_durable_ones_are_forgotten() {
         let mut progress = Progress::default();
-        for epoch in 1..=EPOCHS_KEPT as u64 + 1 {
+        let newest = EPOCHS_KEPT as u64 + 5;
+        for epoch in 1..=newest {
             progress.taken(&agent(), Epoch(epoch), Seq(1));
         }
-        let epochs: Vec<u64> = progress.positions().iter().map(|(_, p)| p.epoch.0).collect();
-        assert_eq!(epochs, (2..=EPOCHS_KEPT as u64 + 1).collect::<Vec<_>>());
+        let epochs = |progress: &Progress| progress.positions().iter().map(|(_, p)| p.epoch.0).collect::<Vec<_>>();
+        assert_eq!(epochs(&progress), (1..=newest).collect::<Vec<_>>(), "none of them is in silver yet");
+        let positions = progress.positions();
+        progress.committed(&positions);
+        progress.taken(&agent(), Epoch(1), Seq(2));
+        let kept: Vec<u64> = [1].into_iter().chain(newest - EPOCHS_KEPT as u64 + 2..=newest).collect();
+        assert_eq!(epochs(&progress), kept, "the one that goes on stays, however old");
     }
 }

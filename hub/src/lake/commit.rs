@@ -24,6 +24,9 @@ const AMBIGUOUS_TRIES: u32 = 6;
 /// How many entries of others may come first, one after another, before a commit gives up.
 const MAX_LOST_RACES: u32 = 1_000;
 
+/// What a commit is called that brings nothing but an application id's version.
+const FENCE: &str = "FENCE";
+
 /// What to commit.
 #[derive(Debug, Clone)]
 pub struct CommitRequest {
@@ -59,7 +62,7 @@ impl CommitRequest {
 
     /// Nothing but an application id's version: whoever has an older one can no longer commit.
     pub fn fence(app_id: &str, version: i64) -> Self {
-        let request = Self { operation: "FENCE", data_change: false, ..Self::append(Vec::new()) };
+        let request = Self { operation: FENCE, data_change: false, ..Self::append(Vec::new()) };
         request.with_transaction(app_id, version)
     }
 
@@ -75,7 +78,7 @@ impl CommitRequest {
 
     /// It changes nothing but an application id's version.
     fn is_fence(&self) -> bool {
-        self.adds.is_empty() && self.removes.is_empty() && !self.remove_all
+        self.operation == FENCE
     }
 
     /// Adds the application id and its version.
@@ -143,17 +146,16 @@ impl Table {
         }
         self.check_live(&request.removes)?;
         let mut request = request;
-        if !request.metadata.contains_key(REFLECTS_KEY)
-            && self.name == TableName::InventoryCurrent
-            && let Some((_, reflects)) = self.reflects().await?
-        {
-            request.metadata.insert(REFLECTS_KEY.to_owned(), reflects);
-        }
+        let carries = self.name == TableName::InventoryCurrent && !request.metadata.contains_key(REFLECTS_KEY);
         let id = Uuid::new_v4();
         request.metadata.insert(COMMIT_ID_KEY.to_owned(), Value::String(id.to_string()));
         let (mut failures, mut lost) = (0, 0);
         loop {
             let version = self.version + 1;
+            // What was said before is said again, by the newest entry: another's may have come in between.
+            if carries && let Some((_, reflects)) = self.reflects().await? {
+                request.metadata.insert(REFLECTS_KEY.to_owned(), reflects);
+            }
             let actions = self.actions(&request, version);
             match self.write_entry(version, &actions, id).await {
                 Ok(()) => {
@@ -211,6 +213,9 @@ impl Table {
         if found < *ours {
             return Ok(None);
         }
+        if request.is_fence() {
+            return Err(CommitError::Fenced { table: self.name, app_id: app_id.clone(), found, ours: *ours });
+        }
         // The same: look for the entry, newest first, as far as the log reaches.
         for version in (0..=self.version).rev() {
             let Some(actions) = self.read_entry(version).await? else { break };
@@ -255,10 +260,11 @@ impl Table {
             && let Some((app_id, wanted)) = &request.transaction
             && let Some(found) = transaction_of(&actions, app_id)
         {
-            if found == *wanted {
+            if found == *wanted && !request.is_fence() {
                 verdict = Verdict::Ours;
-            } else if found > *wanted || !request.is_fence() {
-                // An older one, too: it brought rows under our application id that we know nothing of. Only a fence,
+            } else if found >= *wanted || !request.is_fence() {
+                // A fence of the same version is that of another who takes over at the same time: one of the two wins.
+                // An older one fences, too: it brought rows under our application id that we know nothing of. Only a fence,
                 // after which everything is read anew, may come behind it.
                 self.apply(version, &actions)?;
                 let app_id = app_id.clone();
@@ -433,6 +439,17 @@ mod tests {
             heir.reflects().await.unwrap(),
             Some((2, json!({"store": 4}))),
             "a fence repeats what gold reflects"
+        );
+
+        // Two that take over at the same time draw the same version: one of them wins.
+        let mut rival = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
+        assert!(
+            matches!(rival.fence("p0", 1 << 32).await, Err(CommitError::Fenced { .. })),
+            "it meets the other's fence"
+        );
+        assert!(
+            matches!(rival.fence("p0", 1 << 32).await, Err(CommitError::Fenced { .. })),
+            "it knows the other's fence"
         );
 
         let late = || CommitRequest::append(Vec::new()).with_transaction("p0", 2);

@@ -76,9 +76,11 @@ impl IdentityReader {
                 let identities = match kept.take(key, request.store_id) {
                     Some(identities) => identities,
                     None => match self.read_patiently(request.kind, request.day).await {
-                        Some(mut stores) => {
+                        Some((mut stores, first)) => {
                             let identities = stores.remove(&request.store_id).unwrap_or_default();
-                            kept.put(key, stores);
+                            if first {
+                                kept.put(key, stores);
+                            }
                             identities
                         }
                         None => continue, // the reply is dropped: the store gives up
@@ -89,12 +91,12 @@ impl IdentityReader {
         }
     }
 
-    async fn read_patiently(&self, kind: Kind, day: i32) -> Option<OfStores> {
+    async fn read_patiently(&self, kind: Kind, day: i32) -> Option<(OfStores, bool)> {
         for attempt in 0..TRIES {
             match self.read(kind, day).await {
                 Ok(stores) => {
-                    self.presence.day_was_read(kind, day, stores.keys().copied().collect());
-                    return Some(stores);
+                    let first = self.presence.day_was_read(kind, day, stores.keys().copied().collect());
+                    return Some((stores, first));
                 }
                 Err(error) => tracing::warn!(?kind, day, "reading identities: {error:#}; trying again"),
             }
@@ -147,8 +149,9 @@ impl IdentityReader {
     }
 }
 
-/// What was read for stores that have not asked yet. A store's identities are handed out once: what it takes afterwards
-/// only the store itself and silver know.
+/// What the first read of a day brought for stores that have not asked yet. A store has to ask before it takes anything of
+/// that day, and is answered from here once: what it takes afterwards only the store itself and silver know. So nothing of a
+/// later read may get here, since by then stores have taken more.
 #[derive(Default)]
 struct Kept {
     days: HashMap<(Kind, i32), OfStores>,

@@ -42,6 +42,9 @@ pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
 }
 
 async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {
+    // Gold goes first and says that it reflects nothing: if this is interrupted, whoever starts next replays all of silver.
+    let nothing = CommitRequest::overwrite(Vec::new()).with_metadata(REFLECTS_KEY, serde_json::json!({}));
+    tables.gold.commit(nothing).await?;
     let mut documents: Vec<(i64, Vec<u8>)> = Vec::new();
     let mut batches = std::pin::pin!(tables.bronze.read_all(&["value", "timestamp"]));
     while let Some(batch) = batches.try_next().await? {

@@ -90,36 +90,33 @@ impl Tables {
             newest = newest.max(table.transaction_version(EMBEDDED).await?.unwrap_or(0));
         }
         let epoch = (newest >> 32) + 1;
-        let before = self.reflected();
+        // Gold first: its mark stands still from here on. Then the others; the mark moves on only where nothing but our fence
+        // came after what it names.
+        self.gold.fence(EMBEDDED, epoch << 32).await?;
+        let said = self.gold.reflects().await?.map(|(_, reflects)| reflects);
+        let mut mark = said.clone().unwrap_or_else(|| json!({}));
+        let mut empty = self.gold.file_count() == 0;
         for table in self.all() {
-            if table.name() != TableName::InventoryCurrent {
-                table.fence(EMBEDDED, epoch << 32).await?;
+            if table.name() == TableName::InventoryCurrent {
+                continue;
+            }
+            let before = table.version();
+            let fenced = table.fence(EMBEDDED, epoch << 32).await?;
+            empty &= table.file_count() == 0;
+            if fenced == before + 1 && mark[table.name().short()] == before {
+                mark[table.name().short()] = fenced.into();
             }
         }
-        let mut fence = CommitRequest::fence(EMBEDDED, epoch << 32);
-        if let Some(reflects) = self.still_reflected(&before).await? {
-            fence = fence.with_metadata(REFLECTS_KEY, reflects);
+        if said.is_none() && empty {
+            mark = self.reflected(); // gold without rows is right over silver without rows
         }
-        self.gold.commit(fence).await?;
+        if said.is_some() || empty {
+            let mut request = CommitRequest::append(Vec::new()).with_metadata(REFLECTS_KEY, mark);
+            request.operation = "REFLECT";
+            request.data_change = false;
+            self.gold.commit(request).await?;
+        }
         Ok(epoch)
-    }
-
-    /// What gold reflects, said with the versions of now where only fences came after the versions of `before`. `None` if
-    /// nothing was ever said.
-    async fn still_reflected(&mut self, before: &Value) -> Result<Option<Value>> {
-        let after = self.reflected();
-        let Some((_, mut reflects)) = self.gold.reflects().await? else {
-            let empty = self.all().iter().all(|table| table.file_count() == 0);
-            return Ok(empty.then_some(after)); // gold without rows is right over silver without rows
-        };
-        if let Some(versions) = reflects.as_object_mut() {
-            for (table, version) in versions {
-                if *version == before[table.as_str()] {
-                    *version = after[table.as_str()].clone();
-                }
-            }
-        }
-        Ok(Some(reflects))
     }
 
     /// The silver versions of now: what a gold commit made now reflects.
