@@ -38,6 +38,13 @@ fn a_small_demo_ends_well_and_once_more_changes_nothing() {
     simulator(&arguments, &[("--data", &data)]);
     judge(&lake, &verdict);
     assert!(before == rows(&lake), "the same dataset once more changed rows");
+
+    // Agents that remember nothing send everything again; the hub tells what it has.
+    std::fs::remove_dir_all(data.join("agents")).expect("the agents' folders can be removed");
+    let shown = simulator(&arguments, &[("--data", &data)]);
+    assert!(!shown.contains(" 0 new, "), "the agents still knew the events: {shown}");
+    judge(&lake, &verdict);
+    assert!(before == rows(&lake), "the same dataset from new agents changed rows");
     let opened = open_with_polars(&lake);
     assert!(opened.contains("gold/inventory_current: "), "{opened}");
 }
