@@ -71,6 +71,11 @@ pub fn open_with_polars(lake: &Path) -> String {
     run(python("open_with_polars.py").arg(lake)).expect_success()
 }
 
+/// Runs the README's Python examples in a folder that has `onhand-data/lake`; returns what they print.
+pub fn run_readme_examples(folder: &Path) -> String {
+    run(python("readme_examples.py").current_dir(folder)).expect_success()
+}
+
 /// Writes a wrong row into gold, with another Delta writer.
 pub fn plant_difference(lake: &Path) {
     run(python("plant_difference.py").arg(lake)).expect_success();

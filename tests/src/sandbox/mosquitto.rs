@@ -9,7 +9,7 @@ use std::process::Command;
 /// The hub's user name at the broker.
 const HUB_USER: &str = "hub";
 
-/// A broker that knows users and what each may do.
+/// A broker that knows users, and what each may do: by the access list that deploy/ has for it.
 pub struct Mosquitto {
     process: Process,
     port: u16,
@@ -27,17 +27,7 @@ impl Mosquitto {
             }
             run(command.arg(&passwords).args([user, format!("secret-{user}").as_str()])).expect_success();
         }
-        let acl = sandbox.write(
-            "mosquitto.acl",
-            "user hub\n\
-             topic read onhand/v1/agents/+/frames\n\
-             topic read onhand/v1/agents/+/status\n\
-             topic read onhand/v1/raw/+\n\
-             topic write onhand/v1/agents/+/ack\n\
-             pattern write onhand/v1/agents/%u/frames\n\
-             pattern write onhand/v1/agents/%u/status\n\
-             pattern read onhand/v1/agents/%u/ack\n",
-        );
+        let acl = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/mosquitto/acl");
         let port = free_port();
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nacl_file {}\npersistence false\n\

@@ -8,7 +8,7 @@ use crate::model::{GoldRow, Model, Reference};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use onhand_common::frame::{encode_event, seal};
-use onhand_common::{AgentId, Epoch, Event, Seq, topics};
+use onhand_common::{AgentId, Epoch, Event, ReferenceData, Seq, topics};
 use onhand_hub::actors::{ActorLimits, ActorThreads, Directory, GetItem, IdentityLookup, Presence, StoreShared};
 use onhand_hub::gateway::{AckBoard, FrameSink, Intake, Sender};
 use onhand_hub::lake::commit_cycle::{CommitCycle, CycleConfig};
@@ -64,6 +64,7 @@ struct Life {
     intake: Arc<Intake>,
     stats: Arc<HubStats>,
     reload: Arc<Notify>,
+    reference: watch::Receiver<Arc<ReferenceData>>,
     stop: CancellationToken,
     cycle: JoinHandle<Result<(), onhand_hub::lake::CommitError>>,
     reader: JoinHandle<()>,
@@ -105,6 +106,12 @@ impl Harness {
     /// New reference data, looked at now.
     pub async fn new_reference(&mut self, reference: Reference) {
         self.write_reference(reference);
+        let life = self.life.as_mut().expect("the hub lives");
+        life.reload.notify_one();
+        // A cycle that looked at the files before they were written may still be under way.
+        let expected = &self.model.reference;
+        let known = life.reference.wait_for(|known| Reference::of(known) == *expected);
+        tokio::time::timeout(PATIENCE, known).await.expect("the reference data is read").expect("the hub lives");
         self.gold_cut().await;
     }
 
@@ -245,6 +252,7 @@ impl Harness {
         let pipeline = Arc::new(Pipeline::new(directory, progress, true, 100_000, Arc::clone(&stats)));
         let pipelines = watch::Sender::new(Some(Arc::clone(&pipeline)));
         let intake = Arc::new(Intake::new(pipelines.subscribe(), AckBoard::default(), Arc::clone(&stats)));
+        let known_reference = reference.subscribe();
         let (reload, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let cycle = CommitCycle {
             tables,
@@ -270,7 +278,10 @@ impl Harness {
             let _pipelines = pipelines;
             cycle.run().await
         });
-        Ok((Life { pipeline, intake, stats, reload, stop, cycle, reader, threads }, durable))
+        Ok((
+            Life { pipeline, intake, stats, reload, reference: known_reference, stop, cycle, reader, threads },
+            durable,
+        ))
     }
 
     /// Compares gold, what is uncounted, silver's size and every item's actor with the model. Gold must be up to date.

@@ -1,6 +1,6 @@
 //! The rule as plainly as it can be said: everything that ever arrived is kept, and summed anew whenever somebody asks.
 
-use onhand_common::{Count, Event, Transaction};
+use onhand_common::{Count, Event, ReferenceData, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A row of gold.
@@ -18,6 +18,16 @@ pub struct GoldRow {
 pub struct Reference {
     pub stores: BTreeMap<i32, String>,
     pub change_types: BTreeMap<i32, String>,
+}
+
+impl Reference {
+    /// What the hub knows.
+    pub fn of(data: &ReferenceData) -> Self {
+        Self {
+            stores: data.stores.iter().map(|store| (store.store_id.get(), store.name.clone())).collect(),
+            change_types: data.change_types.iter().map(|(id, name)| (id.get(), name.clone())).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! One command, and what the tills sold stands in gold, correct to the last item.
 
-use onhand_tests::judge::ask_lake;
+use onhand_tests::judge::{ask_lake, run_readme_examples};
 use onhand_tests::sandbox::{Sandbox, binary, run};
 use onhand_tests::{Verdict, judge, open_with_polars};
 use serde_json::Value;
@@ -25,7 +25,7 @@ fn rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
 #[test]
 fn a_small_demo_ends_well_and_once_more_changes_nothing() {
     let sandbox = Sandbox::new();
-    let data = sandbox.path("data");
+    let data = sandbox.path("onhand-data");
     let arguments = ["demo", "--days", "5", "--items", "200", "--exit", "--http", "127.0.0.1:0"];
     let shown = simulator(&arguments, &[("--data", &data)]);
     assert!(shown.contains("verify"), "{shown}");
@@ -38,6 +38,16 @@ fn a_small_demo_ends_well_and_once_more_changes_nothing() {
     simulator(&arguments, &[("--data", &data)]);
     judge(&lake, &verdict);
     assert!(before == rows(&lake), "the same dataset once more changed rows");
+
+    // Agents that remember nothing send everything again; the hub tells what it has.
+    std::fs::remove_dir_all(data.join("agents")).expect("the agents' folders can be removed");
+    let shown = simulator(&arguments, &[("--data", &data)]);
+    assert!(!shown.contains(" 0 new, "), "the agents still knew the events: {shown}");
+    judge(&lake, &verdict);
+    assert!(before == rows(&lake), "the same dataset from new agents changed rows");
+    let answers = run_readme_examples(&sandbox.path(""));
+    let shown = &before[2].iter().find(|row| row[5] == 1).expect("store 1 has items")[3];
+    assert!(answers.matches(&shown.to_string()).count() >= 2, "{shown} is not in both of\n{answers}");
     let opened = open_with_polars(&lake);
     assert!(opened.contains("gold/inventory_current: "), "{opened}");
 }
