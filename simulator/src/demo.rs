@@ -7,13 +7,12 @@ use crate::generate::{self, Plan};
 use crate::replay::{self, Outcome, Speed};
 use crate::summary;
 use anyhow::{Context, anyhow, bail, ensure};
-use onhand_common::accelerator;
 use onhand_hub::lake::sizes::TableSize;
 use serde_json::Value;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -101,7 +100,7 @@ async fn run(
     let outcome = tree.unless_one_dies(replay).await?;
     bar.finish_and_clear();
     let spinner = summary::waiting("waiting until everything is in gold");
-    tree.unless_one_dies(settled(&client, &hub_url, &agents, &spinner)).await?;
+    let pipeline = tree.unless_one_dies(settled(&client, &hub_url, &agents, &spinner)).await?;
     let whole = began.elapsed();
     spinner.finish_and_clear();
     let low =
@@ -114,8 +113,12 @@ async fn run(
     let (status, verified) = tree.unless_one_dies(children::hub_command(&verify_args)).await?;
     spinner.finish_and_clear();
     let tables = onhand_hub::lake::sizes::sizes(&lake.to_string_lossy()).await?;
-    print_summary(options, &outcome, whole, &tables, &low, dataset_dir);
-    println!("verify: {}", verified.trim());
+    print_summary(options, &outcome, whole, &pipeline, &tables);
+    let low = summary::low_stock(&low);
+    if !low.is_empty() {
+        println!("\nBelow safety stock, the first five:\n{low}");
+    }
+    println!("\nverify: {}", verified.trim());
     where_to_look(options, lake, &hub_url);
     let good = status == Some(0) && outcome.refused == 0;
     if !options.exit {
@@ -336,29 +339,18 @@ async fn ask(client: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
     Ok(answer.json().await?)
 }
 
-fn print_summary(
-    options: &DemoOptions,
-    outcome: &Outcome,
-    whole: Duration,
-    tables: &[TableSize],
-    low: &Value,
-    dataset_dir: &Path,
-) {
+fn print_summary(options: &DemoOptions, outcome: &Outcome, whole: Duration, pipeline: &Value, tables: &[TableSize]) {
     let mut rows = summary::outcome_facts(outcome, options.speed);
-    rows.push((
-        "all of it in gold",
-        format!("after {:.1} s: {} rows/s", whole.as_secs_f64(), summary::per_second(outcome.rows(), whole)),
-    ));
+    let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f64());
+    let rate = summary::per_second(outcome.rows(), whole);
+    rows.push(("all of it in gold", format!("after {}: {rate} rows/s from file to gold", seconds(whole))));
+    rows.push(("last answer to gold", seconds(whole.saturating_sub(outcome.elapsed))));
+    let mean = |name: &str| pipeline.get(name).and_then(Value::as_f64);
+    if let (Some(silver), Some(gold)) = (mean("mean_silver_commit_ms"), mean("mean_gold_commit_ms")) {
+        rows.push(("commits", format!("silver {silver:.0} ms, gold {gold:.0} ms on average")));
+    }
     println!("\n{}", summary::facts(&rows));
     println!("\n{}", summary::lake_tables(tables));
-    let items = File::open(dataset_dir.join("item.txt")).ok().and_then(|file| accelerator::read_items(file).ok());
-    let names: HashMap<i64, String> =
-        items.into_iter().flatten().map(|item| (i64::from(item.item_id.get()), item.name)).collect();
-    let low = summary::low_stock(low, |item| names.get(&item).cloned().unwrap_or_else(|| "-".to_owned()));
-    if !low.is_empty() {
-        println!("\nBelow safety stock, the first five:\n{low}");
-    }
-    println!();
 }
 
 fn where_to_look(options: &DemoOptions, lake: &Path, hub_url: &str) {

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Frames of one agent under way.
-const WINDOW: usize = 8;
+/// Frames of one agent under way; acks come once for each silver commit.
+const WINDOW: usize = 256;
 /// How often an agent gathers what its tills made into a frame.
 const TICK: Duration = Duration::from_millis(100);
 /// How long one part of the agents stays away before the next part does.
@@ -265,7 +265,7 @@ impl AgentRun {
         network.set_tcp_nodelay(true);
         mqtt.set_network_options(network);
         let (client, mut event_loop) = AsyncClient::new(mqtt, 4 * WINDOW);
-        let (sender, events) = mpsc::channel(4 * WINDOW);
+        let (sender, events) = mpsc::channel(64);
         let counters = self.counters.clone();
         let poll = tokio::spawn(async move {
             loop {

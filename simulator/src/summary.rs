@@ -1,7 +1,7 @@
 //! What people see: progress bars while it runs, tables when it is done.
 
 use crate::replay::{Outcome, Speed};
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use onhand_hub::lake::sizes::TableSize;
 use serde_json::Value;
@@ -50,6 +50,8 @@ pub fn facts<V: AsRef<str>>(rows: &[(&str, V)]) -> String {
 pub fn grid(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    // A line between any two rows is too many.
+    table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
     for row in rows {
         table.add_row(row);
     }
@@ -128,10 +130,9 @@ pub fn lake_tables(tables: &[TableSize]) -> String {
     grid(&["table", "rows", "files", "size", "version"], 1, tables.iter().map(row).collect())
 }
 
-/// Inventory rows of the hub's API, with the items' names.
-pub fn low_stock(inventory: &Value, name: impl Fn(i64) -> String) -> String {
-    let rows = ["items", "rows", "inventory"].iter().find_map(|key| inventory.get(key)?.as_array());
-    let Some(rows) = rows.or_else(|| inventory.as_array()).filter(|rows| !rows.is_empty()) else {
+/// A page of the hub's inventory.
+pub fn low_stock(page: &Value) -> String {
+    let Some(rows) = page.get("items").and_then(Value::as_array).filter(|rows| !rows.is_empty()) else {
         return String::new();
     };
     let text = |row: &Value, key: &str| match row.get(key) {
@@ -139,15 +140,8 @@ pub fn low_stock(inventory: &Value, name: impl Fn(i64) -> String) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    let rows = rows
-        .iter()
-        .map(|row| {
-            let item = row.get("item_id").and_then(Value::as_i64).unwrap_or_default();
-            let keys = ["current_inventory", "safety_stock_quantity"];
-            let numbers = keys.iter().map(|key| text(row, key));
-            [text(row, "store_id"), item.to_string(), name(item)].into_iter().chain(numbers).collect()
-        })
-        .collect();
+    let keys = ["store_id", "item_id", "item_name", "current_inventory", "safety_stock_quantity"];
+    let rows = rows.iter().map(|row| keys.iter().map(|key| text(row, key)).collect()).collect();
     grid(&["store", "item", "name", "on hand", "safety stock"], 3, rows)
 }
 
@@ -173,10 +167,9 @@ mod tests {
 
     #[test]
     fn low_stock_names_the_items() {
-        let rows =
-            json!({"items": [{"store_id": 1, "item_id": 7, "current_inventory": 2, "safety_stock_quantity": 9}]});
-        let text = low_stock(&rows, |item| format!("tea {item}"));
-        assert!(text.contains("tea 7") && text.contains('9'), "{text}");
-        assert_eq!(low_stock(&json!({"items": []}), |_| String::new()), "");
+        let row = json!({"store_id": 1, "item_id": 7, "item_name": "green tea", "current_inventory": 2, "safety_stock_quantity": 9});
+        let text = low_stock(&json!({"items": [row]}));
+        assert!(text.contains("green tea") && text.contains('9'), "{text}");
+        assert_eq!(low_stock(&json!({"items": []})), "");
     }
 }

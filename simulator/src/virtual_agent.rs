@@ -16,8 +16,15 @@ pub struct VirtualAgent {
     frames: VecDeque<Kept>,
     /// Frames from the front that were sent since the last start.
     sent: usize,
+    sent_bytes: usize,
     window: usize,
+    last_rewind: Option<Instant>,
 }
+
+/// Bytes of frames under way, at most; one frame may always go.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Wishes to send again are followed at most this often without progress in between: each frame behind a gap makes one.
+const REWIND_PAUSE: Duration = Duration::from_secs(1);
 
 struct Kept {
     first: Seq,
@@ -38,22 +45,35 @@ pub struct Outgoing {
 impl VirtualAgent {
     /// An agent that has made nothing yet; `window` frames may be under way.
     pub fn new(id: AgentId, epoch: Epoch, window: usize) -> Self {
-        Self { id, epoch, acked: Seq(0), next: Seq(1), frames: VecDeque::new(), sent: 0, window }
+        Self {
+            id,
+            epoch,
+            acked: Seq(0),
+            next: Seq(1),
+            frames: VecDeque::new(),
+            sent: 0,
+            sent_bytes: 0,
+            window,
+            last_rewind: None,
+        }
     }
 
-    /// Takes events into frames of their own.
+    /// Takes events. What was never sent yet is still open for more, so frames grow when the window is full.
     pub fn make(&mut self, events: &[Event], now: Instant) {
-        let (mut body, mut count) = (Vec::new(), 0);
         for event in events {
             let bytes = frame::encode_event(event);
-            if count as usize == MAX_EVENTS || body.len() + bytes.len() > MAX_BODY {
-                self.keep(std::mem::take(&mut body), std::mem::take(&mut count), now);
+            match self.frames.back_mut() {
+                Some(last)
+                    if !last.sent_before
+                        && (last.count as usize) < MAX_EVENTS
+                        && last.body.len() + bytes.len() <= MAX_BODY =>
+                {
+                    last.body.extend_from_slice(&bytes);
+                    last.count += 1;
+                    self.next = self.next.next();
+                }
+                _ => self.keep(bytes, 1, now),
             }
-            body.extend_from_slice(&bytes);
-            count += 1;
-        }
-        if count > 0 {
-            self.keep(body, count, now);
         }
     }
 
@@ -64,7 +84,11 @@ impl VirtualAgent {
 
     /// The next frame that the window allows.
     pub fn next_frame(&mut self) -> Option<Outgoing> {
-        let kept = self.frames.get_mut(self.sent).filter(|_| self.sent < self.window)?;
+        let (sent, room) = (self.sent, self.window);
+        let bytes_left = WINDOW_BYTES.saturating_sub(self.sent_bytes);
+        let kept =
+            self.frames.get_mut(sent).filter(|kept| sent == 0 || sent < room && kept.body.len() <= bytes_left)?;
+        self.sent_bytes += kept.body.len();
         let bytes = frame::seal(&self.id, self.epoch, self.acked, kept.first, kept.count, &kept.body);
         self.sent += 1;
         Some(Outgoing { bytes, again: std::mem::replace(&mut kept.sent_before, true) })
@@ -72,7 +96,7 @@ impl VirtualAgent {
 
     /// Starts again after the last durable ack, as after a reconnect.
     pub fn rewind(&mut self) {
-        self.sent = 0;
+        (self.sent, self.sent_bytes, self.last_rewind) = (0, 0, None);
     }
 
     /// Takes a durable ack. Hands back how long each frame that is done with took, and its number of events.
@@ -84,14 +108,19 @@ impl VirtualAgent {
         while let Some(kept) = self.frames.front().filter(|kept| kept.first.0 + u64::from(kept.count) - 1 <= ack.seq.0)
         {
             done.push((now.saturating_duration_since(kept.made), u64::from(kept.count)));
+            if self.sent > 0 {
+                self.sent -= 1;
+                self.sent_bytes -= kept.body.len();
+            }
             self.frames.pop_front();
-            self.sent = self.sent.saturating_sub(1);
+            self.last_rewind = None;
         }
         if ack.seq < self.next {
             self.acked = self.acked.max(ack.seq);
         }
-        if ack.resend {
+        if ack.resend && self.last_rewind.is_none_or(|last| now.duration_since(last) >= REWIND_PAUSE) {
             self.rewind();
+            self.last_rewind = Some(now);
         }
         done
     }
@@ -157,6 +186,37 @@ mod tests {
         assert_eq!(first_seq(&mut agent), Some((1_001, 500, false)));
         agent.rewind();
         assert_eq!(first_seq(&mut agent), Some((501, 500, true)));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_open_for_more() {
+        let mut agent = agent();
+        let now = Instant::now();
+        agent.make(&events(10), now);
+        agent.make(&events(10), now);
+        assert_eq!(first_seq(&mut agent), Some((1, 0, false)));
+        agent.make(&events(490), now);
+        agent.rewind();
+        assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
+        assert_eq!(first_seq(&mut agent), Some((21, 0, false)));
+        let done = agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(510), resend: false }, now);
+        assert_eq!(done.iter().map(|(_, events)| *events).collect::<Vec<_>>(), [20, 490]);
+        assert_eq!((agent.sent_bytes, agent.backlog()), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_of_wishes_to_send_again_is_one() {
+        let mut agent = agent();
+        let now = Instant::now();
+        agent.make(&events(600), now);
+        while agent.next_frame().is_some() {}
+        let wish = DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true };
+        agent.acknowledge(&wish, now);
+        assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
+        agent.acknowledge(&wish, now);
+        assert_eq!(first_seq(&mut agent), Some((501, 0, true)));
+        agent.acknowledge(&wish, now + REWIND_PAUSE);
+        assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
     }
 
     #[test]
