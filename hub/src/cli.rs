@@ -74,7 +74,7 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG_USE));
         }
     };
-    onhand_common::telemetry::init("info");
+    onhand_common::telemetry::init("info,actix_server=warn");
     let cannot_tell = if matches!(cli.command, Command::Verify { .. }) { 2 } else { 1 };
     run_command(cli.command).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

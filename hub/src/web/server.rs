@@ -41,8 +41,7 @@ pub struct WebServer {
 /// # Errors
 /// Above all: the port is in use.
 pub fn start(state: WebState, address: SocketAddr) -> io::Result<(SocketAddr, WebServer)> {
-    let listener = TcpListener::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("http: cannot listen on {address}: {error}")))?;
+    let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     let web = Data::new(Web::new(state));
     let stopping = web.stopping.clone();
