@@ -11,6 +11,7 @@
 //!   is still needed is missing before this frame.
 //! - A reader takes a whole frame or nothing; it allocates no more than a frame may hold, whatever the bytes say.
 //! - The version rises with every change that an older reader would misread; frames of an unknown version are kept whole.
+//!   Version 2 is [`FramePart`], which hubs write and agents do not.
 
 use crate::event::Event;
 use crate::ids::{AgentId, Epoch, Seq};
@@ -76,23 +77,37 @@ impl Frame {
     /// # Errors
     /// Names the part that is wrong. Every event that is returned has been validated.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        let mut reader = Reader(bytes);
-        if reader.take(3).map_err(|_| FrameError::Magic)? != MAGIC {
-            return Err(FrameError::Magic);
-        }
-        let version = reader.take(1)?[0];
-        if version != VERSION {
-            return Err(FrameError::UnknownVersion(version));
-        }
         if bytes.len() > MAX_BYTES {
             return Err(FrameError::Length("the frame is larger than 256 KiB"));
+        }
+        let Envelope { agent_id, epoch, acked_seq, first_seq, count, body } = Envelope::open(bytes, VERSION)?;
+        let events = decode_body(body, count)?;
+        Ok(Self { agent_id, epoch, acked_seq, first_seq, events })
+    }
+}
+
+/// What is around a body, checked.
+struct Envelope<'a> {
+    agent_id: AgentId,
+    epoch: Epoch,
+    acked_seq: Seq,
+    first_seq: Seq,
+    count: usize,
+    body: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    fn open(bytes: &'a [u8], known: u8) -> Result<Self, FrameError> {
+        let version = version_of(bytes)?;
+        if version != known {
+            return Err(FrameError::UnknownVersion(version));
         }
         let covered = bytes.len().checked_sub(4).ok_or(FrameError::Length("the frame is cut off"))?;
         let (content, checksum) = bytes.split_at(covered);
         if crc32c::crc32c(content).to_be_bytes() != checksum {
             return Err(FrameError::Checksum);
         }
-        let mut reader = Reader(&content[4..]);
+        let mut reader = Reader(content.get(4..).ok_or(FrameError::Length("the frame is cut off"))?);
         let name_len = usize::from(reader.take(1)?[0]);
         let name =
             std::str::from_utf8(reader.take(name_len)?).map_err(|e| FrameError::Field("agent_id", e.to_string()))?;
@@ -115,8 +130,78 @@ impl Frame {
         if count == 0 || count > MAX_EVENTS {
             return Err(FrameError::Field("count", format!("{count} events, a frame holds 1 to {MAX_EVENTS}")));
         }
-        let events = decode_body(body, count)?;
-        Ok(Self { agent_id, epoch, acked_seq, first_seq, events })
+        Ok(Self { agent_id, epoch, acked_seq, first_seq, count, body })
+    }
+}
+
+fn version_of(bytes: &[u8]) -> Result<u8, FrameError> {
+    match bytes {
+        [a, b, c, version, ..] if [*a, *b, *c] == *MAGIC => Ok(*version),
+        [a, b, c] if [*a, *b, *c] == *MAGIC => Err(FrameError::Length("the frame is cut off")),
+        _ => Err(FrameError::Magic),
+    }
+}
+
+/// Some of a frame's events, each with its own number: what is left of a frame when it is split by store, or freed of what
+/// was refused. Hubs write it among themselves, as version 2 of the format; agents never do.
+///
+/// The body of version 2 begins with the events' numbers, each as its distance to `first_seq` in 16 bits, rising.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FramePart {
+    /// Who wrote the frame.
+    pub agent_id: AgentId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// What is left, by rising numbers; never empty.
+    pub events: Vec<(Seq, Event)>,
+}
+
+impl FramePart {
+    /// The version that is written.
+    pub const VERSION: u8 = 2;
+    /// Most bytes of a part: a frame's, and the numbers.
+    pub const MAX_BYTES: usize = MAX_BYTES + 2 * MAX_EVENTS;
+
+    /// Writes the part.
+    ///
+    /// # Panics
+    /// If there are no events, or their numbers do not rise within what one frame can hold.
+    pub fn encode(&self) -> Vec<u8> {
+        let first = self.events.first().expect("a part has events").0;
+        let mut body = Vec::new();
+        for (seq, _) in &self.events {
+            let distance = u16::try_from(seq.0 - first.0).expect("numbers rise within one frame");
+            body.extend_from_slice(&distance.to_be_bytes());
+        }
+        for (_, event) in &self.events {
+            body.extend_from_slice(&encode_event(event));
+        }
+        let count = u32::try_from(self.events.len()).expect("a frame's events are few");
+        seal_as(Self::VERSION, &self.agent_id, self.epoch, Seq(0), first, count, &body)
+    }
+
+    /// Reads a part, or a whole frame as the part that it is.
+    ///
+    /// # Errors
+    /// As [`Frame::decode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        if version_of(bytes)? == VERSION {
+            let Frame { agent_id, epoch, first_seq, events, .. } = Frame::decode(bytes)?;
+            let events = (first_seq.0..).map(Seq).zip(events).collect();
+            return Ok(Self { agent_id, epoch, events });
+        }
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(FrameError::Length("the part is larger than a frame can be"));
+        }
+        let Envelope { agent_id, epoch, first_seq, count, body, .. } = Envelope::open(bytes, Self::VERSION)?;
+        let mut reader = Reader(body);
+        let distances = reader.take(2 * count)?.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+        let numbers: Vec<Seq> = distances.map(|distance| Seq(first_seq.0 + u64::from(distance))).collect();
+        if numbers[0] != first_seq || !numbers.is_sorted_by(|a, b| a < b) {
+            return Err(FrameError::Field("seq", "the numbers of the events do not rise".to_owned()));
+        }
+        let events = numbers.into_iter().zip(decode_body(reader.0, count)?).collect();
+        Ok(Self { agent_id, epoch, events })
     }
 }
 
@@ -127,10 +212,22 @@ pub fn encode_event(event: &Event) -> Vec<u8> {
 
 /// Puts `body` (the [`encode_event`]s of `count` events, one after another) into an envelope that is ready to send.
 pub fn seal(agent: &AgentId, epoch: Epoch, acked_seq: Seq, first_seq: Seq, count: u32, body: &[u8]) -> Vec<u8> {
+    seal_as(VERSION, agent, epoch, acked_seq, first_seq, count, body)
+}
+
+fn seal_as(
+    version: u8,
+    agent: &AgentId,
+    epoch: Epoch,
+    acked_seq: Seq,
+    first_seq: Seq,
+    count: u32,
+    body: &[u8],
+) -> Vec<u8> {
     let name = agent.as_str().as_bytes();
     let mut out = Vec::with_capacity(MAX_OVERHEAD + body.len());
     out.extend_from_slice(MAGIC);
-    out.push(VERSION);
+    out.push(version);
     out.push(u8::try_from(name.len()).expect("an AgentId has at most 64 bytes"));
     out.extend_from_slice(name);
     for number in [epoch.0, acked_seq.0, first_seq.0] {
@@ -236,11 +333,27 @@ mod tests {
         assert_eq!(frame.agent_id.as_str(), "store-1");
     }
 
+    fn part() -> FramePart {
+        let numbered = (42..).map(Seq).zip(events()).filter(|(seq, _)| seq.0 != 43).collect();
+        FramePart { agent_id: AgentId::new("store-1").unwrap(), epoch: Epoch(1_609_459_200_000_000), events: numbered }
+    }
+
+    #[test]
+    fn a_part_keeps_its_numbers() {
+        let golden = include_bytes!("../golden/frame-v2.bin");
+        assert_eq!(part().encode(), golden, "what is written now differs from version 2: give it a version of its own");
+        assert_eq!(FramePart::decode(golden).unwrap(), part());
+        assert_eq!(Frame::decode(golden), Err(FrameError::UnknownVersion(2)), "no agent sends it");
+        let whole = FramePart::decode(&sealed()).unwrap();
+        assert_eq!(whole.events, (42..).map(Seq).zip(events()).collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = sealed();
-        bytes[3] = 2;
-        assert_eq!(Frame::decode(&bytes), Err(FrameError::UnknownVersion(2)));
+        bytes[3] = 3;
+        assert_eq!(Frame::decode(&bytes), Err(FrameError::UnknownVersion(3)));
+        assert_eq!(FramePart::decode(&bytes), Err(FrameError::UnknownVersion(3)));
         assert_eq!(Frame::decode(b"hello"), Err(FrameError::Magic));
         assert_eq!(Frame::decode(b""), Err(FrameError::Magic));
     }
@@ -265,6 +378,15 @@ mod tests {
         }
 
         #[test]
+        fn any_damage_of_a_part_is_noticed(at in any::<proptest::sample::Index>(), flip in 1_u8..=255) {
+            let mut bytes = part().encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            prop_assert!(FramePart::decode(&bytes).is_err());
+            prop_assert!(FramePart::decode(&bytes[..at]).is_err());
+        }
+
+        #[test]
         fn any_cut_is_noticed(len in any::<proptest::sample::Index>()) {
             let bytes = sealed();
             prop_assert!(Frame::decode(&bytes[..len.index(bytes.len())]).is_err());
@@ -274,6 +396,8 @@ mod tests {
         fn noise_behind_a_good_checksum_does_no_harm(body in proptest::collection::vec(any::<u8>(), 0..600), count in 0_u32..600) {
             let bytes = seal(&AgentId::new("a").unwrap(), Epoch(1), Seq(0), Seq(1), count, &body);
             let _ = Frame::decode(&bytes);
+            let bytes = seal_as(2, &AgentId::new("a").unwrap(), Epoch(1), Seq(0), Seq(1), count, &body);
+            let _ = FramePart::decode(&bytes);
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod gateway;
 pub mod lake;
+pub mod life;
 pub mod metrics;
 pub mod pipeline;
 pub mod reference;

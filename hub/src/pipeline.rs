@@ -153,10 +153,10 @@ impl Pipeline {
         }
     }
 
-    /// Everything of an agent up to `seq` has been taken; `frame` is for bronze.
-    pub fn advance(&self, agent: &AgentId, epoch: Epoch, seq: Seq, frame: impl FnOnce() -> BronzeRow) {
-        if let Some(bronze) = &self.bronze {
-            bronze.lock().push((Some((agent.clone(), Position { epoch, seq })), frame()));
+    /// Everything of an agent up to `seq` has been taken; `row` is for bronze.
+    pub fn advance(&self, agent: &AgentId, epoch: Epoch, seq: Seq, row: Option<BronzeRow>) {
+        if let (Some(bronze), Some(row)) = (&self.bronze, row) {
+            bronze.lock().push((Some((agent.clone(), Position { epoch, seq })), row));
         }
         self.progress.lock().taken(agent, epoch, seq);
     }

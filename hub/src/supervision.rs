@@ -1,31 +1,21 @@
-//! Starts the hub's parts in their order, builds the pipeline anew from the lake when one of its actors dies, and stops all
-//! of it so that nothing taken is left uncommitted.
-//!
-//! There is one way to recover, and it is the same after a crash of the process, of an actor, or of a lookup: forget
-//! everything, read the lake, and let the agents send again what was not acknowledged.
+//! Starts the hub's parts in their order, leads one life of the pipeline after another (see `life.rs`), and stops all of it
+//! so that nothing taken is left uncommitted.
 
-use crate::actors::{ActorThreads, Directory, IdentityLookup, ItemUpdate, Presence, StoreShared};
 use crate::config::{HubConfig, MqttSide, TlsFiles};
 use crate::gateway::count_files::{CountFiles, CountFilesRunning};
 use crate::gateway::{
     AckBoard, Agents, BrokerConfig, BrokerUrl, EmbeddedBroker, ExternalBroker, ExternalBrokerConfig, FrameSink,
     GatewayStats, Intake,
 };
+use crate::lake::Lake;
 use crate::lake::commit::CommitError;
-use crate::lake::commit_cycle::{CommitCycle, CycleConfig};
+use crate::lake::commit_cycle::CycleConfig;
 use crate::lake::count_file_log::CountFileLog;
-use crate::lake::housekeeping::Housekeeping;
-use crate::lake::identities::{IdentityReader, SilverFiles, note_presence};
-use crate::lake::recovery::recover;
-use crate::lake::tables_open::Tables;
-use crate::lake::{Lake, Table, TableName};
+use crate::life::{Habits, Life, Surroundings};
 use crate::pipeline::Pipeline;
-use crate::reference::Applicability;
 use crate::stats::HubStats;
 use crate::web::{self, WebState};
 use anyhow::{Context, Result};
-use onhand_common::ReferenceData;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -41,14 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What lives as long as the process.
 struct Hub {
     config: HubConfig,
-    lake: Lake,
+    around: Surroundings,
     acks: AckBoard,
-    stats: Arc<HubStats>,
     pipeline: watch::Sender<Option<Arc<Pipeline>>>,
-    intake: Arc<Intake>,
-    reference: watch::Sender<Arc<ReferenceData>>,
-    reload_reference: Arc<Notify>,
-    updates: broadcast::Sender<ItemUpdate>,
     /// There has been a pipeline: from now on trouble is waited out.
     came_up: AtomicBool,
 }
@@ -58,23 +43,18 @@ struct Hub {
 /// # Errors
 /// If it cannot start, or another hub takes its lake over.
 pub async fn run(config: HubConfig) -> Result<()> {
-    let lake = Lake::open(&config.lake, config.retention)?;
     let stats = Arc::new(HubStats::default());
     let acks = AckBoard::default();
     let (pipeline, pipelines) = watch::channel(None);
-    let intake = Arc::new(Intake::new(pipelines, acks.clone(), Arc::clone(&stats)));
-    let hub = Hub {
-        lake,
-        acks,
+    let around = Surroundings {
+        lake: Lake::open(&config.lake, config.retention)?,
+        intake: Arc::new(Intake::new(pipelines, acks.clone(), Arc::clone(&stats))),
         stats,
-        pipeline,
-        intake,
         reference: watch::Sender::new(Arc::default()),
         reload_reference: Arc::new(Notify::new()),
         updates: broadcast::Sender::new(UPDATES),
-        came_up: AtomicBool::new(false),
-        config,
     };
+    let hub = Hub { config, around, acks, pipeline, came_up: AtomicBool::new(false) };
     hub.run().await
 }
 
@@ -85,24 +65,25 @@ impl Hub {
         let (mqtt_address, gateway) = self.start_gateway(&gateway_stats, stop_intake.clone()).await?;
         let web_state = WebState {
             pipeline: self.pipeline.subscribe(),
-            intake: Arc::clone(&self.intake),
-            stats: Arc::clone(&self.stats),
+            intake: Arc::clone(&self.around.intake),
+            stats: Arc::clone(&self.around.stats),
             gateway: gateway_stats,
-            reference: self.reference.subscribe(),
-            reload_reference: Arc::clone(&self.reload_reference),
-            updates: self.updates.clone(),
+            reference: self.around.reference.subscribe(),
+            reload_reference: Arc::clone(&self.around.reload_reference),
+            updates: self.around.updates.clone(),
             started: Instant::now(),
         };
         let (http_address, web) = web::start(web_state, self.config.http)
             .with_context(|| format!("listen for HTTP on {}", self.config.http))?;
-        tracing::info!(lake = self.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
+        tracing::info!(lake = self.around.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
         if let Some(file) = &self.config.addr_file {
             let addresses = serde_json::json!({ "mqtt": mqtt_address, "http": http_address.to_string() });
             std::fs::write(file, addresses.to_string()).with_context(|| format!("write {}", file.display()))?;
         }
         let count_files = self.config.count_files.clone().map(|folder| {
-            let log = CountFileLog::new(self.lake.clone());
-            CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.intake), log).start(stop_intake.clone())
+            let log = CountFileLog::new(self.around.lake.clone());
+            CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
+                .start(stop_intake.clone())
         });
         let ended = {
             let mut lives = std::pin::pin!(self.live(&stop_cycle));
@@ -129,7 +110,7 @@ impl Hub {
         stats: &Arc<GatewayStats>,
         stop: CancellationToken,
     ) -> Result<(String, Option<tokio::task::JoinHandle<()>>)> {
-        let sink: Arc<dyn FrameSink> = Arc::clone(&self.intake) as _;
+        let sink: Arc<dyn FrameSink> = Arc::clone(&self.around.intake) as _;
         match &self.config.mqtt {
             MqttSide::Embedded { listen, tls } => {
                 let agents = match &self.config.agents {
@@ -167,7 +148,7 @@ impl Hub {
     /// Resolves when the hub should stop.
     async fn asked_to_stop(&self, count_files: Option<&CountFilesRunning>) {
         if !self.config.once {
-            return asked_by_signal(&self.reload_reference).await;
+            return asked_by_signal(&self.around.reload_reference).await;
         }
         let mut pipeline = self.pipeline.subscribe();
         let _ = pipeline.wait_for(Option::is_some).await;
@@ -194,7 +175,7 @@ impl Hub {
                     tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake")
                 }
             }
-            self.stats.pipeline_restarts.fetch_add(1, Relaxed);
+            self.around.stats.pipeline_restarts.fetch_add(1, Relaxed);
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stop.cancelled() => return Ok(()),
@@ -203,81 +184,28 @@ impl Hub {
     }
 
     async fn one_life(&self, stop: &CancellationToken) -> Result<()> {
-        let started = Instant::now();
-        let mut tables = Tables::open(&self.lake).await?;
-        let epoch = tables.take_over().await?;
-        let recovered = recover(&mut tables).await.context("recover from the lake")?;
-        let progress = recovered.progress();
-        let applicability = Arc::new(Applicability::new(&recovered.reference));
-        self.reference.send_replace(Arc::new(recovered.reference));
-
-        let files = SilverFiles {
-            changes: tables.changes.live_files().cloned().collect(),
-            counts: tables.counts.live_files().cloned().collect(),
-        };
-        let presence = Arc::new(Presence::default());
-        note_presence(&files, &presence);
-        let (files, live_files) = watch::channel(Arc::new(files));
-        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
-        let reader = IdentityReader {
-            changes: Table::open(&self.lake, TableName::InventoryChange).await?,
-            counts: Table::open(&self.lake, TableName::InventorySnapshot).await?,
-            files: live_files,
-            presence,
-        };
-        let reader = tokio::spawn(reader.run(requests));
-
-        let threads = ActorThreads::start(std::thread::available_parallelism().map_or(2, usize::from)).await?;
-        let shared = Arc::new(StoreShared::new(self.config.limits.clone(), lookup, self.updates.clone()));
-        let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
-        let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
-        let (mut stores, mut items) = (0, 0);
-        for (store_id, states) in recovered.states {
-            stores += 1;
-            items += states.len();
-            directory.restore(store_id, states, behind.contains(&store_id));
-        }
-        let pipeline = Arc::new(Pipeline::new(
-            directory,
-            progress,
-            self.config.bronze,
-            self.config.most_awaiting_rows,
-            Arc::clone(&self.stats),
-        ));
-        self.stats.silver_version.store(tables.changes.version() as u64, Relaxed);
-        self.stats.gold_version.store(tables.gold.version() as u64, Relaxed);
-        self.stats.gold_dirty_stores.store(behind.len() as u64, Relaxed);
-        tracing::info!(stores, items, behind = behind.len(), epoch, took = ?started.elapsed(), "recovered from the lake");
-
-        // Whatever was taken but not committed before has to be sent again.
-        self.intake.acknowledge(&recovered.positions, true);
-        self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
-        self.came_up.store(true, Relaxed);
-        let cycle = CommitCycle {
-            tables,
-            epoch,
-            pipeline: Arc::clone(&pipeline),
-            intake: Arc::clone(&self.intake),
-            config: CycleConfig {
+        let habits = Habits {
+            limits: self.config.limits.clone(),
+            bronze: self.config.bronze,
+            most_awaiting_rows: self.config.most_awaiting_rows,
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            cycle: CycleConfig {
                 silver_interval: self.config.silver_interval,
                 gold_interval: self.config.gold_interval,
                 reference: self.config.reference.clone(),
                 reference_interval: self.config.reference_interval,
             },
-            applicability,
-            reference: self.reference.clone(),
-            reload_reference: Arc::clone(&self.reload_reference),
-            files,
-            behind,
-            shutdown: stop.clone(),
-            housekeeping: Housekeeping::default(),
         };
+        let Life { pipeline, cycle, servants, positions } = Life::begin(&self.around, habits, stop.clone()).await?;
+        // Whatever was taken but not committed before has to be sent again.
+        self.around.intake.acknowledge(&positions, true);
+        self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+        self.came_up.store(true, Relaxed);
         let ended = cycle.run().await;
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
-        self.intake.forget_refused();
-        reader.abort();
-        threads.stop().await;
+        self.around.intake.forget_refused();
+        servants.end().await;
         Ok(ended?)
     }
 }

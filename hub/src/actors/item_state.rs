@@ -35,8 +35,10 @@ pub enum ItemEvent {
     Count(LatestCount),
 }
 
-/// All that is kept of an item while it is passivated. 40 bytes.
+/// All that is kept of an item while it is passivated. 36 bytes, aligned like the item id that it is kept under: together
+/// they take 40 in a map instead of 48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(Rust, packed(4))]
 pub struct ItemState {
     /// Time of the latest count, [`NEVER`] if there is none.
     count_at: i64,
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_passivated_item_is_small() {
-        assert_eq!(size_of::<ItemState>(), 40);
+        assert_eq!(size_of::<(i32, ItemState)>(), 40);
     }
 
     #[test]

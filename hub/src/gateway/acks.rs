@@ -7,6 +7,7 @@
 //! - Every publish is delivered, even one that repeats what is there: an agent that sends again what is durable already
 //!   waits for just that ack.
 
+use super::progress::AGENTS_KEPT;
 use onhand_common::topics::DurableAck;
 use onhand_common::{AgentId, Epoch};
 use parking_lot::Mutex;
@@ -43,6 +44,10 @@ impl AckBoard {
     pub fn publish(&self, agent: &AgentId, ack: DurableAck) {
         let mut board = self.0.lock();
         let Board { agents, everything } = &mut *board;
+        if agents.len() >= AGENTS_KEPT && !agents.contains_key(agent) {
+            // Whoever is forgotten and not there to be told sends again what is durable, and is then told.
+            agents.retain(|_, entry| entry.readers.iter().any(|reader| reader.strong_count() > 0));
+        }
         let entry = agents.entry(agent.clone()).or_default();
         let ack = match entry.newest.get_mut(&ack.epoch) {
             Some(known) if known.seq >= ack.seq => {

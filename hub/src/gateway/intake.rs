@@ -1,13 +1,13 @@
 //! From received bytes to stores: decodes frames and documents, judges them, refuses what is malformed into quarantine.
 
-use super::progress::{Position, Verdict};
+use super::progress::{AGENTS_KEPT, Position, Verdict};
 use super::{AckBoard, FrameSink, Sender};
 use crate::pipeline::{Pipeline, PipelineOver};
 use crate::rows::{BronzeRow, QuarantineRow, Source};
 use crate::stats::HubStats;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use onhand_common::frame::Frame;
+use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, Timestamp, accelerator};
 use parking_lot::Mutex;
@@ -19,8 +19,6 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Agents whose status is remembered.
-const AGENTS_KEPT: usize = 100_000;
 /// Refused payloads that are remembered, so that what is sent again and again is quarantined once.
 const REFUSED_KEPT: usize = 4_096;
 
@@ -167,24 +165,35 @@ impl Intake {
         payload: Bytes,
     ) -> Result<(), PipelineOver> {
         let (epoch, first_seq, last_seq) = (frame.epoch, frame.first_seq, frame.last_seq());
-        let numbered = frame.events.into_iter().zip(first_seq.0..).skip(skip);
-        let mut events = Vec::new();
-        for (event, seq) in numbered {
-            if from.stores.as_ref().is_some_and(|granted| !granted.contains(&event.store_id())) {
+        let sent = frame.events.len();
+        let mut events: Vec<_> = (first_seq.0..).map(Seq).zip(frame.events).collect();
+        if let Some(granted) = &from.stores {
+            let (kept, foreign) = events.into_iter().partition(|(_, event)| granted.contains(&event.store_id()));
+            events = kept;
+            for (_, event) in foreign {
                 self.quarantine_event(&from.topic, &event).await;
-            } else {
-                events.push((Seq(seq), event));
             }
         }
+        // Bronze holds what silver may be made of again: the frame as it came, but for what was refused.
+        let value = match events.len() {
+            0 => None,
+            kept if kept == sent => Some(payload.clone()),
+            _ => {
+                let part = FramePart { agent_id: frame.agent_id, epoch, events: events.clone() };
+                Some(part.encode().into())
+            }
+        };
+        events.retain(|(seq, _)| seq.0 >= first_seq.0 + skip as u64);
         pipeline.take(&Source::agent(&from.agent, epoch), events, payload.len()).await?;
         let now = Timestamp::now();
-        pipeline.advance(&from.agent, epoch, last_seq, || BronzeRow {
+        let row = value.map(|value| BronzeRow {
             key: from.agent.to_string(),
-            value: payload,
+            value,
             topic: from.topic.clone(),
             offset: first_seq.0 as i64,
             timestamp: now.micros(),
         });
+        pipeline.advance(&from.agent, epoch, last_seq, row);
         self.stats.frames_taken.fetch_add(1, Relaxed);
         self.view(&from.agent, |view| {
             (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last_seq.0, Some(now));

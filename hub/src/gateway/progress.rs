@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Epochs remembered of one agent: an agent draws one at every start, and sends old ones first.
 pub const EPOCHS_KEPT: usize = 16;
+/// Agents remembered: in open mode anyone may come, under any name.
+pub const AGENTS_KEPT: usize = 100_000;
 
 /// How far one epoch of one agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +46,38 @@ struct EpochProgress {
     asked: bool,
 }
 
+#[derive(Debug, Default)]
+struct AgentProgress {
+    epochs: BTreeMap<Epoch, EpochProgress>,
+    used: u64,
+}
+
+impl AgentProgress {
+    /// Nothing of it is on its way to silver.
+    fn is_settled(&self) -> bool {
+        self.epochs.values().all(|p| p.taken == p.durable)
+    }
+}
+
 /// Progress of all agents.
 #[derive(Debug, Default)]
 pub struct Progress {
-    agents: HashMap<AgentId, BTreeMap<Epoch, EpochProgress>>,
+    agents: HashMap<AgentId, AgentProgress>,
+    clock: u64,
 }
 
 impl Progress {
     /// What the lake knows: everything up to `position` is in silver.
     pub fn restore(&mut self, agent: AgentId, position: Position) {
         let progress = EpochProgress { taken: position.seq, durable: position.seq, asked: false };
-        let epochs = self.agents.entry(agent).or_default();
-        epochs.insert(position.epoch, progress);
-        forget_old(epochs, position.epoch);
+        let entry = self.agents.entry(agent).or_default();
+        entry.epochs.insert(position.epoch, progress);
+        forget_old(&mut entry.epochs, position.epoch);
     }
 
     /// Judges a frame of events `first..=last`, of whose predecessors the agent has seen those up to `acked` acknowledged.
     pub fn judge(&mut self, agent: &AgentId, epoch: Epoch, acked: Seq, first: Seq, last: Seq) -> Verdict {
-        let progress = self.agents.get(agent).and_then(|epochs| epochs.get(&epoch)).copied().unwrap_or_default();
+        let progress = self.agents.get(agent).and_then(|entry| entry.epochs.get(&epoch)).copied().unwrap_or_default();
         if last <= progress.taken {
             return Verdict::Seen;
         }
@@ -72,23 +88,43 @@ impl Progress {
         if acked > progress.taken && first == acked.next() {
             return Verdict::Take { skip: 0, acknowledged_elsewhere: Some(acked) };
         }
-        let entry = self.agents.get_mut(agent).and_then(|epochs| epochs.get_mut(&epoch));
+        let entry = self.agents.get_mut(agent).and_then(|entry| entry.epochs.get_mut(&epoch));
         // Nothing is remembered of an epoch of which nothing was taken, so each such frame asks.
         Verdict::Gap { ask: entry.is_none_or(|entry| !std::mem::replace(&mut entry.asked, true)) }
     }
 
     /// Everything up to `seq` has been taken.
     pub fn taken(&mut self, agent: &AgentId, epoch: Epoch, seq: Seq) {
-        let epochs = self.agents.entry(agent.clone()).or_default();
+        if self.agents.len() >= AGENTS_KEPT && !self.agents.contains_key(agent) {
+            self.forget_unused();
+        }
+        self.clock += 1;
+        let AgentProgress { epochs, used } = self.agents.entry(agent.clone()).or_default();
+        *used = self.clock;
         let entry = epochs.entry(epoch).or_default();
         entry.taken = entry.taken.max(seq);
         entry.asked = false;
         forget_old(epochs, epoch);
     }
 
+    /// Forgets the eighth of the agents that sent nothing for longest, but none with events on their way to silver. One that
+    /// comes back says itself up to where it was acknowledged.
+    fn forget_unused(&mut self) {
+        let mut settled: Vec<(u64, AgentId)> = self
+            .agents
+            .iter()
+            .filter(|(_, progress)| progress.is_settled())
+            .map(|(agent, progress)| (progress.used, agent.clone()))
+            .collect();
+        settled.sort_unstable();
+        for (_, agent) in settled.into_iter().take(AGENTS_KEPT / 8) {
+            self.agents.remove(&agent);
+        }
+    }
+
     /// Up to where an epoch is durable.
     pub fn durable(&self, agent: &AgentId, epoch: Epoch) -> Seq {
-        self.agents.get(agent).and_then(|epochs| epochs.get(&epoch)).map_or(Seq(0), |entry| entry.durable)
+        self.agents.get(agent).and_then(|entry| entry.epochs.get(&epoch)).map_or(Seq(0), |entry| entry.durable)
     }
 
     /// How far everything has been taken: what a cut that is made after this call holds at least.
@@ -96,8 +132,8 @@ impl Progress {
         let mut positions: Vec<_> = self
             .agents
             .iter()
-            .flat_map(|(agent, epochs)| {
-                epochs.iter().map(|(&epoch, entry)| (agent.clone(), Position { epoch, seq: entry.taken }))
+            .flat_map(|(agent, entry)| {
+                entry.epochs.iter().map(|(&epoch, entry)| (agent.clone(), Position { epoch, seq: entry.taken }))
             })
             .filter(|(_, position)| position.seq > Seq(0))
             .collect();
@@ -109,7 +145,7 @@ impl Progress {
     pub fn committed(&mut self, positions: &[(AgentId, Position)]) -> Vec<(AgentId, Position)> {
         let mut news = Vec::new();
         for (agent, position) in positions {
-            if let Some(entry) = self.agents.get_mut(agent).and_then(|epochs| epochs.get_mut(&position.epoch))
+            if let Some(entry) = self.agents.get_mut(agent).and_then(|entry| entry.epochs.get_mut(&position.epoch))
                 && position.seq > entry.durable
             {
                 entry.durable = position.seq;
@@ -195,6 +231,23 @@ mod tests {
         assert_eq!(judge(&mut progress, 0, 1, 10), Verdict::Seen);
         assert_eq!(judge(&mut progress, 0, 12, 20), Verdict::Gap { ask: true });
         assert_eq!(judge(&mut progress, 0, 11, 20), TAKE);
+    }
+
+    #[test]
+    fn the_agents_that_were_silent_longest_are_forgotten_and_none_that_is_not_in_silver() {
+        let mut progress = Progress::default();
+        let name = |number: usize| AgentId::new(&format!("a{number}")).unwrap();
+        for number in 0..AGENTS_KEPT {
+            progress.taken(&name(number), EPOCH, Seq(1));
+        }
+        let positions = progress.positions();
+        progress.committed(&positions);
+        progress.taken(&name(0), EPOCH, Seq(2));
+        progress.taken(&name(AGENTS_KEPT), EPOCH, Seq(1));
+        assert_eq!(progress.agents.len(), AGENTS_KEPT - AGENTS_KEPT / 8 + 1);
+        assert_eq!(progress.durable(&name(0), EPOCH), Seq(1), "it is not in silver yet");
+        assert_eq!(progress.durable(&name(1), EPOCH), Seq(0), "it was silent longest");
+        assert_eq!(progress.durable(&name(AGENTS_KEPT - 1), EPOCH), Seq(1));
     }
 
     #[test]

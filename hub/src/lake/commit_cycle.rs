@@ -95,6 +95,7 @@ impl CommitCycle {
     pub async fn run(mut self) -> Result<(), CommitError> {
         let mut ticks = tokio::time::interval(self.config.silver_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Gold has a clock of its own: an interval that is no multiple of silver's is kept all the same.
         let mut next_gold = Instant::now();
         let mut next_reference = Instant::now();
         let mut log: Vec<CycleRow> = Vec::new();
@@ -105,6 +106,7 @@ impl CommitCycle {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = pipeline.commit_wanted.notified() => {}
+                () = tokio::time::sleep_until(next_gold.into()) => {}
                 () = reload.notified() => look_at_reference = true,
                 () = self.shutdown.cancelled() => {}
                 _ = pipeline.over_and_why() => return Ok(()),

@@ -17,7 +17,7 @@ use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow}
 use anyhow::{Context, Result, anyhow};
 use deltalake::arrow::array::BinaryArray;
 use futures::TryStreamExt;
-use onhand_common::frame::Frame;
+use onhand_common::frame::FramePart;
 use onhand_common::{Event, Seq, accelerator};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
@@ -105,15 +105,14 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
 /// Events with their numbers.
 type Numbered = Vec<(Seq, Event)>;
 
-/// A row of bronze is a frame, or a document of a device without an agent.
+/// A row of bronze is a frame, what was left of one, or a document of a device without an agent.
 fn events_of(document: &[u8]) -> Result<(Arc<Source>, Numbered)> {
     if document.first() == Some(&b'{') {
         let transaction = accelerator::parse_transaction(document).context("read a document in bronze")?;
         return Ok((Source::unnumbered("raw"), vec![(Seq(0), Event::Transaction(transaction))]));
     }
-    let frame = Frame::decode(document).map_err(|error| anyhow!("read a frame in bronze: {error}"))?;
-    let numbers = (frame.first_seq.0..).map(Seq);
-    Ok((Source::agent(&frame.agent_id, frame.epoch), numbers.zip(frame.events).collect()))
+    let part = FramePart::decode(document).map_err(|error| anyhow!("read a frame in bronze: {error}"))?;
+    Ok((Source::agent(&part.agent_id, part.epoch), part.events))
 }
 
 async fn gold_from_silver(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {

@@ -1,5 +1,5 @@
-//! The hub's inside without its network: real actors, real tables, real recovery, put together as supervision.rs does it,
-//! but with commits when the test says so, and deaths at any moment.
+//! The hub's inside without its network: real actors, real tables, real recovery, led from
+//! life to life as supervision.rs does it, but with commits when the test says so, and deaths at any moment.
 //!
 //! An agent's side of the bargain is kept here too: events are numbered, sent as real frames, and after a death those that
 //! the lake does not know are sent again.
@@ -8,17 +8,14 @@ use crate::model::{GoldRow, Model, Reference};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use onhand_common::frame::{encode_event, seal};
-use onhand_common::{AgentId, Epoch, Event, ReferenceData, Seq, topics};
-use onhand_hub::actors::{ActorLimits, ActorThreads, Directory, GetItem, IdentityLookup, Presence, StoreShared};
+use onhand_common::{AgentId, Epoch, Event, Seq, topics};
+use onhand_hub::actors::{ActorLimits, GetItem};
 use onhand_hub::gateway::{AckBoard, FrameSink, Intake, Sender};
-use onhand_hub::lake::commit_cycle::{CommitCycle, CycleConfig};
-use onhand_hub::lake::identities::{IdentityReader, SilverFiles, note_presence};
+use onhand_hub::lake::commit_cycle::CycleConfig;
 use onhand_hub::lake::read::{ints, longs, micros};
-use onhand_hub::lake::recovery::recover;
-use onhand_hub::lake::tables_open::Tables;
 use onhand_hub::lake::{Lake, Retention, Table, TableName};
+use onhand_hub::life::{Habits, Servants, Surroundings};
 use onhand_hub::pipeline::Pipeline;
-use onhand_hub::reference::Applicability;
 use onhand_hub::stats::HubStats;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -58,17 +55,13 @@ pub struct Harness {
     pub model: Model,
 }
 
-/// One life of the pipeline.
+/// One life of the pipeline, running.
 struct Life {
     pipeline: Arc<Pipeline>,
-    intake: Arc<Intake>,
-    stats: Arc<HubStats>,
-    reload: Arc<Notify>,
-    reference: watch::Receiver<Arc<ReferenceData>>,
+    around: Surroundings,
     stop: CancellationToken,
     cycle: JoinHandle<Result<(), onhand_hub::lake::CommitError>>,
-    reader: JoinHandle<()>,
-    threads: ActorThreads,
+    servants: Servants,
 }
 
 impl Harness {
@@ -106,11 +99,12 @@ impl Harness {
     /// New reference data, looked at now.
     pub async fn new_reference(&mut self, reference: Reference) {
         self.write_reference(reference);
-        let life = self.life.as_mut().expect("the hub lives");
-        life.reload.notify_one();
+        let life = self.life.as_ref().expect("the hub lives");
+        life.around.reload_reference.notify_one();
         // A cycle that looked at the files before they were written may still be under way.
         let expected = &self.model.reference;
-        let known = life.reference.wait_for(|known| Reference::of(known) == *expected);
+        let mut reference = life.around.reference.subscribe();
+        let known = reference.wait_for(|known| Reference::of(known) == *expected);
         tokio::time::timeout(PATIENCE, known).await.expect("the reference data is read").expect("the hub lives");
         self.gold_cut().await;
     }
@@ -130,7 +124,7 @@ impl Harness {
         let frame = seal(&outbox.agent, Epoch(1), Seq(0), Seq(from as u64 + 1), (to - from) as u32, &body);
         let sender = Sender { agent: outbox.agent.clone(), stores: None, topic: topics::frames(&outbox.agent) };
         let life = self.life.as_ref().expect("the hub lives");
-        tokio::time::timeout(PATIENCE, life.intake.frame(&sender, Bytes::from(frame)))
+        tokio::time::timeout(PATIENCE, life.around.intake.frame(&sender, Bytes::from(frame)))
             .await
             .expect("the hub takes the frame");
     }
@@ -148,19 +142,19 @@ impl Harness {
     /// Waits until everything that was taken is in gold.
     pub async fn gold_cut(&self) {
         let life = self.life.as_ref().expect("the hub lives");
-        life.reload.notify_one();
+        life.around.reload_reference.notify_one();
         tokio::time::timeout(PATIENCE, life.pipeline.durable())
             .await
             .expect("silver is committed")
             .expect("the hub lives");
         let in_gold = async {
             for round in 1.. {
-                if life.stats.gold_dirty_stores.load(Relaxed) == 0 {
+                if life.around.stats.gold_dirty_stores.load(Relaxed) == 0 {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 if round % 100 == 0 {
-                    life.reload.notify_one(); // an item may have needed a second sum
+                    life.around.reload_reference.notify_one(); // an item may have needed a second sum
                 }
             }
         };
@@ -171,29 +165,27 @@ impl Harness {
     pub async fn restart(&mut self) {
         let life = self.life.take().expect("the hub lives");
         life.stop.cancel();
-        let Life { pipeline, cycle, reader, threads, .. } = life;
+        let Life { pipeline, cycle, servants, .. } = life;
         let ended = tokio::time::timeout(PATIENCE, cycle).await.expect("the hub stops").expect("it does not panic");
         ended.expect("the last commits succeed");
         pipeline.fail("stopped".to_owned());
-        reader.abort();
-        threads.stop().await;
+        servants.end().await;
         self.begin().await;
     }
 
     /// Dies at once, wherever it is; what was not committed is gone. Then starts again, and the agents send again.
     pub async fn die(&mut self) {
-        let Life { pipeline, cycle, reader, threads, .. } = self.life.take().expect("the hub lives");
+        let Life { pipeline, cycle, servants, .. } = self.life.take().expect("the hub lives");
         cycle.abort();
         let _ = cycle.await;
         pipeline.fail("killed".to_owned());
-        reader.abort();
-        threads.stop().await;
+        servants.end().await;
         self.begin().await;
     }
 
     /// Begins a gold cycle and dies a little later, in the middle of it or not.
     pub async fn die_committing(&mut self, after: Duration) {
-        self.life.as_ref().expect("the hub lives").reload.notify_one();
+        self.life.as_ref().expect("the hub lives").around.reload_reference.notify_one();
         tokio::time::sleep(after).await;
         self.die().await;
     }
@@ -212,76 +204,43 @@ impl Harness {
 
     /// The life, and how many events of each agent are durable.
     async fn start_life(&self) -> anyhow::Result<(Life, Vec<usize>)> {
-        let mut tables = Tables::open(&self.lake).await?;
-        let epoch = tables.take_over().await?;
-        let recovered = recover(&mut tables).await?;
-        let durable = |outbox: &Outbox| {
-            let position = recovered.positions.iter().find(|(agent, _)| *agent == outbox.agent);
-            position.map_or(0, |(_, position)| position.seq.0 as usize)
-        };
-        let durable = self.outboxes.iter().map(durable).collect();
-        let progress = recovered.progress();
-        let applicability = Arc::new(Applicability::new(&recovered.reference));
-        let reference = watch::Sender::new(Arc::new(recovered.reference));
-
-        let silver_files = SilverFiles {
-            changes: tables.changes.live_files().cloned().collect(),
-            counts: tables.counts.live_files().cloned().collect(),
-        };
-        let presence = Arc::new(Presence::default());
-        note_presence(&silver_files, &presence);
-        let (files, live_files) = watch::channel(Arc::new(silver_files));
-        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
-        let reader = IdentityReader {
-            changes: Table::open(&self.lake, TableName::InventoryChange).await?,
-            counts: Table::open(&self.lake, TableName::InventorySnapshot).await?,
-            files: live_files,
-            presence,
-        };
-        let reader = tokio::spawn(reader.run(requests));
-
-        let threads = ActorThreads::start(2).await?;
-        let shared = Arc::new(StoreShared::new(self.limits.clone(), lookup, broadcast::Sender::new(16)));
-        let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
-        let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
-        for (store_id, states) in recovered.states {
-            directory.restore(store_id, states, behind.contains(&store_id));
-        }
         let stats = Arc::new(HubStats::default());
-        stats.gold_dirty_stores.store(behind.len() as u64, Relaxed);
-        let pipeline = Arc::new(Pipeline::new(directory, progress, true, 100_000, Arc::clone(&stats)));
-        let pipelines = watch::Sender::new(Some(Arc::clone(&pipeline)));
-        let intake = Arc::new(Intake::new(pipelines.subscribe(), AckBoard::default(), Arc::clone(&stats)));
-        let known_reference = reference.subscribe();
-        let (reload, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let cycle = CommitCycle {
-            tables,
-            epoch,
-            pipeline: Arc::clone(&pipeline),
-            intake: Arc::clone(&intake),
-            config: CycleConfig {
+        let pipelines = watch::Sender::new(None);
+        let around = Surroundings {
+            lake: self.lake.clone(),
+            intake: Arc::new(Intake::new(pipelines.subscribe(), AckBoard::default(), Arc::clone(&stats))),
+            stats,
+            reference: watch::Sender::new(Arc::default()),
+            reload_reference: Arc::new(Notify::new()),
+            updates: broadcast::Sender::new(16),
+        };
+        let habits = Habits {
+            limits: self.limits.clone(),
+            bronze: true,
+            most_awaiting_rows: 100_000,
+            threads: 2,
+            cycle: CycleConfig {
                 silver_interval: NEVER,
                 gold_interval: NEVER,
                 reference: Some(self.reference_folder()),
                 reference_interval: NEVER,
             },
-            applicability,
-            reference,
-            reload_reference: Arc::clone(&reload),
-            files,
-            behind,
-            shutdown: stop.clone(),
-            housekeeping: Default::default(),
         };
+        let stop = CancellationToken::new();
+        let begun = onhand_hub::life::Life::begin(&around, habits, stop.clone()).await?;
+        let durable = |outbox: &Outbox| {
+            let position = begun.positions.iter().find(|(agent, _)| *agent == outbox.agent);
+            position.map_or(0, |(_, position)| position.seq.0 as usize)
+        };
+        let durable = self.outboxes.iter().map(durable).collect();
+        let (cycle, pipeline) = (begun.cycle, begun.pipeline);
+        pipelines.send_replace(Some(Arc::clone(&pipeline)));
         // The sender of pipelines lives as long as the cycle, or the intake would take it for the end.
         let cycle = tokio::task::spawn_local(async move {
             let _pipelines = pipelines;
             cycle.run().await
         });
-        Ok((
-            Life { pipeline, intake, stats, reload, reference: known_reference, stop, cycle, reader, threads },
-            durable,
-        ))
+        Ok((Life { pipeline, around, stop, cycle, servants: begun.servants }, durable))
     }
 
     /// Compares gold, what is uncounted, silver's size and every item's actor with the model. Gold must be up to date.
@@ -369,11 +328,10 @@ impl Harness {
 
     /// Ends it.
     pub async fn end(mut self) {
-        let Life { pipeline, cycle, reader, threads, .. } = self.life.take().expect("the hub lives");
+        let Life { pipeline, cycle, servants, .. } = self.life.take().expect("the hub lives");
         cycle.abort();
         let _ = cycle.await;
         pipeline.fail("over".to_owned());
-        reader.abort();
-        threads.stop().await;
+        servants.end().await;
     }
 }

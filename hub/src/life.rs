@@ -1,0 +1,148 @@
+//! One life of the hub's inside: from what the lake holds to a pipeline that takes events, with everything that serves it.
+//!
+//! There is one way to recover, and it is the same after a crash of the process, of an actor, or of a lookup: end the life,
+//! and begin the next from the lake. The agents send again what was not acknowledged.
+
+use crate::actors::{ActorLimits, ActorThreads, Directory, IdentityLookup, ItemUpdate, Presence, StoreShared};
+use crate::gateway::{Intake, Position};
+use crate::lake::commit_cycle::{CommitCycle, CycleConfig};
+use crate::lake::housekeeping::Housekeeping;
+use crate::lake::identities::{IdentityReader, SilverFiles, note_presence};
+use crate::lake::recovery::recover;
+use crate::lake::tables_open::Tables;
+use crate::lake::{Lake, Table, TableName};
+use crate::pipeline::Pipeline;
+use crate::reference::Applicability;
+use crate::stats::HubStats;
+use anyhow::{Context, Result};
+use onhand_common::{AgentId, ReferenceData};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What outlives a life and is handed from one to the next.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The tables.
+    pub lake: Lake,
+    /// Tells the agents.
+    pub intake: Arc<Intake>,
+    /// Counters of the process.
+    pub stats: Arc<HubStats>,
+    /// The reference data of now, for whoever shows it.
+    pub reference: watch::Sender<Arc<ReferenceData>>,
+    /// Somebody wants the reference data to be looked at now.
+    pub reload_reference: Arc<Notify>,
+    /// What the live stream shows.
+    pub updates: broadcast::Sender<ItemUpdate>,
+}
+
+/// How a life is led.
+#[derive(Clone)]
+pub struct Habits {
+    /// Caps of the actors.
+    pub limits: ActorLimits,
+    /// Whether bronze is written.
+    pub bronze: bool,
+    /// Rows that may await a commit.
+    pub most_awaiting_rows: usize,
+    /// Threads that actors live on.
+    pub threads: usize,
+    /// When what is committed.
+    pub cycle: CycleConfig,
+}
+
+/// A pipeline whose stores stand as the lake has them. Nothing is committed before its cycle runs.
+pub struct Life {
+    /// Takes events.
+    pub pipeline: Arc<Pipeline>,
+    /// Commits them; to be run.
+    pub cycle: CommitCycle,
+    /// What serves it, to be ended after the cycle.
+    pub servants: Servants,
+    /// How far agents are, in silver.
+    pub positions: Vec<(AgentId, Position)>,
+}
+
+/// What a life needs to be ended in the end.
+pub struct Servants {
+    reader: JoinHandle<()>,
+    threads: ActorThreads,
+}
+
+impl Servants {
+    /// Ends all actors, and the look-up of identities.
+    pub async fn end(self) {
+        self.reader.abort();
+        self.threads.stop().await;
+    }
+}
+
+impl Life {
+    /// Takes the lake over and builds everything from it. `shutdown` asks for the cycle's end.
+    ///
+    /// # Errors
+    /// If a table cannot be read or written, or another hub takes over at the same time.
+    pub async fn begin(around: &Surroundings, habits: Habits, shutdown: CancellationToken) -> Result<Self> {
+        let started = Instant::now();
+        let mut tables = Tables::open(&around.lake).await?;
+        let epoch = tables.take_over().await?;
+        let recovered = recover(&mut tables).await.context("recover from the lake")?;
+        let progress = recovered.progress();
+        let applicability = Arc::new(Applicability::new(&recovered.reference));
+        around.reference.send_replace(Arc::new(recovered.reference));
+
+        let silver = SilverFiles {
+            changes: tables.changes.live_files().cloned().collect(),
+            counts: tables.counts.live_files().cloned().collect(),
+        };
+        let presence = Arc::new(Presence::default());
+        note_presence(&silver, &presence);
+        let (files, live_files) = watch::channel(Arc::new(silver));
+        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
+        let reader = IdentityReader {
+            changes: Table::open(&around.lake, TableName::InventoryChange).await?,
+            counts: Table::open(&around.lake, TableName::InventorySnapshot).await?,
+            files: live_files,
+            presence,
+        };
+
+        let threads = ActorThreads::start(habits.threads).await?;
+        let reader = tokio::spawn(reader.run(requests));
+        let shared = Arc::new(StoreShared::new(habits.limits, lookup, around.updates.clone()));
+        let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
+        let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
+        let (mut stores, mut items) = (0, 0);
+        for (store_id, states) in recovered.states {
+            stores += 1;
+            items += states.len();
+            directory.restore(store_id, states, behind.contains(&store_id));
+        }
+        let stats = Arc::clone(&around.stats);
+        stats.silver_version.store(tables.changes.version() as u64, Relaxed);
+        stats.gold_version.store(tables.gold.version() as u64, Relaxed);
+        stats.gold_dirty_stores.store(behind.len() as u64, Relaxed);
+        tracing::info!(stores, items, behind = behind.len(), epoch, took = ?started.elapsed(), "recovered from the lake");
+
+        let pipeline = Arc::new(Pipeline::new(directory, progress, habits.bronze, habits.most_awaiting_rows, stats));
+        let cycle = CommitCycle {
+            tables,
+            epoch,
+            pipeline: Arc::clone(&pipeline),
+            intake: Arc::clone(&around.intake),
+            config: habits.cycle,
+            applicability,
+            reference: around.reference.clone(),
+            reload_reference: Arc::clone(&around.reload_reference),
+            files,
+            behind,
+            shutdown,
+            housekeeping: Housekeeping::default(),
+        };
+        Ok(Self { pipeline, cycle, servants: Servants { reader, threads }, positions: recovered.positions })
+    }
+}
