@@ -1,13 +1,16 @@
 //! Where the lake is, and how its tables are reached and created.
 
+use super::cloud;
 use super::durable_local::{self, DurableLocal};
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use deltalake::DeltaTable;
-use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_for, logstore_with};
+use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore, logstore_with};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +38,16 @@ pub struct Lake(Arc<Inner>);
 struct Inner {
     /// Without a slash at its end.
     root: String,
-    /// The same as a folder of this machine, and the store that writes there.
-    local: Option<(PathBuf, DurableLocal)>,
+    place: Place,
     retention: Retention,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// A folder of this machine, and the store that writes there.
+    Local(PathBuf, DurableLocal),
+    /// A bucket or container.
+    Cloud(Arc<dyn ObjectStore>),
 }
 
 impl Lake {
@@ -56,15 +66,40 @@ impl Lake {
     /// Takes the lake at `root`, which must be there.
     ///
     /// # Errors
-    /// If a local lake's folder does not exist.
+    /// If a local lake's folder does not exist, or a URL is none that can be reached.
     pub fn existing(root: &str, retention: Retention) -> Result<Self> {
         let root = root.trim_end_matches('/');
         let Some(folder) = local_folder(root) else {
-            return Ok(Self(Arc::new(Inner { root: root.to_owned(), local: None, retention })));
+            let place = Place::Cloud(cloud::open(root)?);
+            return Ok(Self(Arc::new(Inner { root: root.to_owned(), place, retention })));
         };
         let folder = folder.canonicalize().with_context(|| format!("there is no lake at {}", folder.display()))?;
         let root = folder.to_str().with_context(|| format!("{} is no UTF-8", folder.display()))?.to_owned();
-        Ok(Self(Arc::new(Inner { root, local: Some((folder, DurableLocal::new())), retention })))
+        let place = Place::Local(folder, DurableLocal::new());
+        Ok(Self(Arc::new(Inner { root, place, retention })))
+    }
+
+    /// Makes sure that of two writers of one object one is refused: commits depend on it. A local folder is known to do so.
+    ///
+    /// # Errors
+    /// If the store cannot be written, or lets both write.
+    pub async fn check_put_if_absent(&self) -> Result<()> {
+        let Place::Cloud(store) = &self.0.place else { return Ok(()) };
+        let path = cloud::path_of(&self.0.root)?.join("_onhand").join("put-if-absent");
+        let create = || PutOptions::from(PutMode::Create);
+        match store.put_opts(&path, "this object is never replaced".into(), create()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error).with_context(|| format!("write to {}", self.0.root)),
+        }
+        match store.put_opts(&path, "it was replaced".into(), create()).await {
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("write to {}", self.0.root)),
+            Ok(_) => {
+                let _ = store.delete(&path).await;
+                let reason = "this store lets two writers create one object (no conditional put), so commits would not be safe";
+                Err(anyhow::anyhow!("{}: {reason}", self.0.root))
+            }
+        }
     }
 
     /// The root, as it is shown to people.
@@ -84,11 +119,14 @@ impl Lake {
     pub(crate) fn log_store(&self, table: TableName) -> Result<LogStoreRef> {
         let uri = format!("{}/{table}", self.0.root);
         let location = deltalake::ensure_table_uri(&uri).with_context(|| format!("reach {uri}"))?;
-        let store = match &self.0.local {
-            Some((_, store)) => logstore_with(Arc::new(store.clone()), &location, StorageConfig::default()),
-            None => logstore_for(&location, StorageConfig::default()),
-        };
-        store.with_context(|| format!("reach {uri}"))
+        match &self.0.place {
+            Place::Local(_, store) => logstore_with(Arc::new(store.clone()), &location, StorageConfig::default())
+                .with_context(|| format!("reach {uri}")),
+            Place::Cloud(store) => {
+                let table = Arc::new(PrefixStore::new(Arc::clone(store), cloud::path_of(&uri)?));
+                Ok(default_logstore(table, Arc::clone(store), &location, &StorageConfig::default()))
+            }
+        }
     }
 
     /// Creates a table; leaves one that is there as it is.
@@ -121,7 +159,7 @@ impl Lake {
     /// # Errors
     /// If one of them cannot be synced; then the commit that names them must not be made.
     pub(crate) async fn make_durable(&self, table: TableName, paths: impl Iterator<Item = Path>) -> Result<()> {
-        let Some((root, store)) = &self.0.local else { return Ok(()) };
+        let Place::Local(root, store) = &self.0.place else { return Ok(()) };
         let folder = root.join(table.path());
         let files: Vec<PathBuf> = paths.map(|path| folder.join(path.as_ref())).collect();
         store.sync(root, files).await.with_context(|| format!("put data files of {table} on the drive"))
@@ -133,7 +171,7 @@ impl Lake {
     /// # Errors
     /// If a folder cannot be read.
     pub(crate) async fn remove_staged(&self, table: TableName, age: Duration) -> Result<()> {
-        let Some((root, _)) = &self.0.local else { return Ok(()) };
+        let Place::Local(root, _) = &self.0.place else { return Ok(()) };
         let folder = root.join(table.path());
         let removal = tokio::task::spawn_blocking(move || durable_local::remove_staged(&folder, age));
         removal.await?.with_context(|| format!("remove half-written files of {table}"))
