@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn ack(epoch: u64, seq: u64) -> DurableAck {
-        DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false }
+        DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false, frame: None }
     }
 
     fn resend(epoch: u64, seq: u64) -> DurableAck {
