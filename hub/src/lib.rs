@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod lake;
 pub mod life;
 pub mod metrics;
+pub mod ownership;
 pub mod pipeline;
 pub mod reference;
 pub mod rows;

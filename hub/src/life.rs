@@ -11,12 +11,13 @@ use crate::lake::identities::{IdentityReader, SilverFiles, note_presence};
 use crate::lake::recovery::recover;
 use crate::lake::tables_open::Tables;
 use crate::lake::{Lake, Table, TableName};
-use crate::pipeline::Pipeline;
+use crate::ownership::Ownership;
+use crate::pipeline::{Pipeline, TopicPartition};
 use crate::reference::Applicability;
 use crate::stats::HubStats;
 use anyhow::{Context, Result};
 use onhand_common::{AgentId, ReferenceData};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -54,6 +55,8 @@ pub struct Habits {
     pub threads: usize,
     /// When what is committed.
     pub cycle: CycleConfig,
+    /// Partitions of Kafka topics that events come from.
+    pub topic_partitions: Vec<TopicPartition>,
 }
 
 /// A pipeline whose stores stand as the lake has them. Nothing is committed before its cycle runs.
@@ -66,6 +69,8 @@ pub struct Life {
     pub servants: Servants,
     /// How far agents are, in silver.
     pub positions: Vec<(AgentId, Position)>,
+    /// From where each partition that was asked for is to be read on.
+    pub offsets: BTreeMap<TopicPartition, i64>,
 }
 
 /// What a life needs to be ended in the end.
@@ -83,16 +88,23 @@ impl Servants {
 }
 
 impl Life {
-    /// Takes the lake over and builds everything from it. `shutdown` asks for the cycle's end.
+    /// Takes over what is owned and builds everything from the lake. `shutdown` asks for the cycle's end.
     ///
     /// # Errors
     /// If a table cannot be read or written, or another hub takes over at the same time.
-    pub async fn begin(around: &Surroundings, habits: Habits, shutdown: CancellationToken) -> Result<Self> {
+    pub async fn begin(
+        around: &Surroundings,
+        habits: Habits,
+        ownership: Ownership,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
         let started = Instant::now();
         let mut tables = Tables::open(&around.lake).await?;
-        let epoch = tables.take_over().await?;
-        let recovered = recover(&mut tables).await.context("recover from the lake")?;
+        let epoch = tables.take_over(&ownership).await?;
+        let recovered = recover(&mut tables, &ownership).await.context("recover from the lake")?;
         let progress = recovered.progress();
+        let offsets =
+            offsets_of(&mut tables, &habits.topic_partitions).await.context("read how far topics have been read")?;
         let applicability = Arc::new(Applicability::new(&recovered.reference));
         around.reference.send_replace(Arc::new(recovered.reference));
 
@@ -132,6 +144,7 @@ impl Life {
         let cycle = CommitCycle {
             tables,
             epoch,
+            ownership,
             pipeline: Arc::clone(&pipeline),
             intake: Arc::clone(&around.intake),
             config: habits.cycle,
@@ -142,7 +155,19 @@ impl Life {
             behind,
             shutdown,
             housekeeping: Housekeeping::default(),
+            offsets: offsets.clone(),
+            marked: started,
         };
-        Ok(Self { pipeline, cycle, servants: Servants { reader, threads }, positions: recovered.positions })
+        Ok(Self { pipeline, cycle, servants: Servants { reader, threads }, positions: recovered.positions, offsets })
     }
+}
+
+/// How far each partition has been read, as the lake knows.
+async fn offsets_of(tables: &mut Tables, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
+    let mut offsets = BTreeMap::new();
+    for partition in partitions {
+        let next = tables.positions.transaction_version(&partition.offset_id()).await?;
+        offsets.insert(partition.clone(), next.unwrap_or(0));
+    }
+    Ok(offsets)
 }

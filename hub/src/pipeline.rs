@@ -23,8 +23,31 @@ const BYTES_PER_ROW: usize = 128;
 /// Rows of quarantine that may await a commit.
 const QUARANTINE_ROWS: usize = 1_024;
 
-/// A row for bronze, with the position that covers it; `None` for what no agent numbered.
-type AwaitingBronze = (Option<(AgentId, Position)>, BronzeRow);
+/// A partition of a Kafka topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// The application id whose version is the next offset to read.
+    pub fn offset_id(&self) -> String {
+        format!("onhand/offset/{}/{}", self.topic, self.partition)
+    }
+}
+
+/// What has to be taken before a row of bronze may be written: then it is not written twice after a crash.
+enum CoveredBy {
+    Agent(AgentId, Position),
+    Offset(TopicPartition, i64),
+    /// Nothing numbers it.
+    Nothing,
+}
+
+type AwaitingBronze = (CoveredBy, BronzeRow);
 
 /// See the module.
 pub struct Pipeline {
@@ -33,6 +56,8 @@ pub struct Pipeline {
     /// Counters of the process.
     pub stats: Arc<HubStats>,
     progress: Mutex<Progress>,
+    /// The next offset of each partition of a topic.
+    offsets: Mutex<BTreeMap<TopicPartition, i64>>,
     bronze: Option<Mutex<Vec<AwaitingBronze>>>,
     quarantine: Mutex<Vec<QuarantineRow>>,
     quarantine_room: Semaphore,
@@ -54,6 +79,8 @@ pub struct CutBegin {
     pub number: u64,
     /// How far agents are: all of it is in the cut.
     pub positions: Vec<(AgentId, Position)>,
+    /// How far topics have been read: all before is in the cut.
+    pub offsets: BTreeMap<TopicPartition, i64>,
     /// Rows for bronze.
     pub bronze: Vec<BronzeRow>,
     /// Rows for the quarantine.
@@ -75,6 +102,7 @@ impl Pipeline {
             directory,
             stats,
             progress: Mutex::new(progress),
+            offsets: Mutex::default(),
             bronze: bronze.then(Mutex::default),
             quarantine: Mutex::default(),
             quarantine_room: Semaphore::new(QUARANTINE_ROWS),
@@ -156,15 +184,23 @@ impl Pipeline {
     /// Everything of an agent up to `seq` has been taken; `row` is for bronze.
     pub fn advance(&self, agent: &AgentId, epoch: Epoch, seq: Seq, row: Option<BronzeRow>) {
         if let (Some(bronze), Some(row)) = (&self.bronze, row) {
-            bronze.lock().push((Some((agent.clone(), Position { epoch, seq })), row));
+            bronze.lock().push((CoveredBy::Agent(agent.clone(), Position { epoch, seq }), row));
         }
         self.progress.lock().taken(agent, epoch, seq);
+    }
+
+    /// Everything of a partition before the offset `next` has been taken; `row` is for bronze.
+    pub fn advance_offset(&self, partition: &TopicPartition, next: i64, row: Option<BronzeRow>) {
+        if let (Some(bronze), Some(row)) = (&self.bronze, row) {
+            bronze.lock().push((CoveredBy::Offset(partition.clone(), next), row));
+        }
+        self.offsets.lock().insert(partition.clone(), next);
     }
 
     /// Keeps a document that no agent numbered for bronze.
     pub fn keep_raw(&self, document: impl FnOnce() -> BronzeRow) {
         if let Some(bronze) = &self.bronze {
-            bronze.lock().push((None, document()));
+            bronze.lock().push((CoveredBy::Nothing, document()));
         }
     }
 
@@ -201,9 +237,11 @@ impl Pipeline {
         let number = self.next_cut.fetch_add(1, Ordering::AcqRel);
         let room = self.taken_room.swap(0, Ordering::AcqRel);
         let positions = self.progress.lock().positions();
-        let bronze = self.bronze.as_ref().map(|bronze| take_bronze(&mut bronze.lock(), &positions)).unwrap_or_default();
+        let offsets = self.offsets.lock().clone();
+        let bronze = self.bronze.as_ref().map(|bronze| take_bronze(&mut bronze.lock(), &positions, &offsets));
+        let bronze = bronze.unwrap_or_default();
         let quarantine = std::mem::take(&mut *self.quarantine.lock());
-        CutBegin { number, positions, bronze, quarantine, touched: self.directory.take_touched(), room }
+        CutBegin { number, positions, offsets, bronze, quarantine, touched: self.directory.take_touched(), room }
     }
 
     /// A cut is in silver for good. Returns the positions that are news to their agents.
@@ -253,15 +291,22 @@ impl Pipeline {
     }
 }
 
-/// Takes the rows that `positions` cover, and those that no agent numbered. What is beyond stays for the next cut, so that
-/// after a crash in between it is not in bronze twice.
-fn take_bronze(rows: &mut Vec<AwaitingBronze>, positions: &[(AgentId, Position)]) -> Vec<BronzeRow> {
+/// Takes the rows that are covered, and those that nothing numbers. What is beyond stays for the next cut, so that after a
+/// crash in between it is not in bronze twice.
+fn take_bronze(
+    rows: &mut Vec<AwaitingBronze>,
+    positions: &[(AgentId, Position)],
+    offsets: &BTreeMap<TopicPartition, i64>,
+) -> Vec<BronzeRow> {
     let reached: HashMap<(&AgentId, Epoch), Seq> = positions.iter().map(|(a, p)| ((a, p.epoch), p.seq)).collect();
-    let covered = |entry: &Option<(AgentId, Position)>| match entry {
-        Some((agent, position)) => reached.get(&(agent, position.epoch)).is_some_and(|&seq| position.seq <= seq),
-        None => true,
+    let covered = |(by, _): &AwaitingBronze| match by {
+        CoveredBy::Agent(agent, position) => {
+            reached.get(&(agent, position.epoch)).is_some_and(|&seq| position.seq <= seq)
+        }
+        CoveredBy::Offset(partition, next) => offsets.get(partition).is_some_and(|reached| next <= reached),
+        CoveredBy::Nothing => true,
     };
-    let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(rows).into_iter().partition(|(entry, _)| covered(entry));
+    let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(rows).into_iter().partition(covered);
     *rows = kept;
     taken.into_iter().map(|(_, row)| row).collect()
 }

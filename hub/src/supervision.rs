@@ -12,6 +12,7 @@ use crate::lake::commit::CommitError;
 use crate::lake::commit_cycle::CycleConfig;
 use crate::lake::count_file_log::CountFileLog;
 use crate::life::{Habits, Life, Surroundings};
+use crate::ownership::Ownership;
 use crate::pipeline::Pipeline;
 use crate::stats::HubStats;
 use crate::web::{self, WebState};
@@ -195,8 +196,10 @@ impl Hub {
                 reference: self.config.reference.clone(),
                 reference_interval: self.config.reference_interval,
             },
+            topic_partitions: Vec::new(),
         };
-        let Life { pipeline, cycle, servants, positions } = Life::begin(&self.around, habits, stop.clone()).await?;
+        let Life { pipeline, cycle, servants, positions, .. } =
+            Life::begin(&self.around, habits, Ownership::Whole, stop.clone()).await?;
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));

@@ -6,6 +6,8 @@
 //!   carried it was overtaken by a newer one. Without that, a gap could stay unnoticed until a watchdog fires.
 //! - Every publish is delivered, even one that repeats what is there: an agent that sends again what is durable already
 //!   waits for just that ack.
+//! - Acks of single frames (from gateways before Kafka) are news alone: each is delivered once to whoever is there, and not
+//!   remembered. If too many wait for a slow reader the oldest are dropped; their frames come again, and so do their acks.
 
 use super::progress::AGENTS_KEPT;
 use onhand_common::topics::DurableAck;
@@ -17,6 +19,8 @@ use tokio::sync::Notify;
 
 /// Newest epochs that are remembered per agent; each start of an agent draws one.
 pub(super) const EPOCHS_PER_AGENT: usize = 16;
+/// Acks of single frames that may wait for one reader and agent: more than an agent has under way.
+const FRAMES_WAITING: usize = 1_024;
 
 /// The newest durable acks of all agents. Clones share one board.
 #[derive(Clone, Default)]
@@ -44,6 +48,11 @@ impl AckBoard {
     pub fn publish(&self, agent: &AgentId, ack: DurableAck) {
         let mut board = self.0.lock();
         let Board { agents, everything } = &mut *board;
+        if ack.frame.is_some() {
+            let readers = agents.get(agent).into_iter().flat_map(|entry| &entry.readers).chain(&*everything);
+            readers.filter_map(Weak::upgrade).for_each(|reader| reader.put_frame(agent, ack));
+            return;
+        }
         if agents.len() >= AGENTS_KEPT && !agents.contains_key(agent) {
             // Whoever is forgotten and not there to be told sends again what is durable, and is then told.
             agents.retain(|_, entry| entry.readers.iter().any(|reader| reader.strong_count() > 0));
@@ -163,18 +172,30 @@ struct Waiting {
 #[derive(Default)]
 struct Queue {
     turns: VecDeque<AgentId>,
-    acks: HashMap<AgentId, BTreeMap<Epoch, (DurableAck, bool)>>,
+    acks: HashMap<AgentId, OfAgent>,
+}
+
+#[derive(Default)]
+struct OfAgent {
+    epochs: BTreeMap<Epoch, (DurableAck, bool)>,
+    frames: VecDeque<DurableAck>,
+}
+
+impl Queue {
+    fn of(&mut self, agent: &AgentId) -> &mut OfAgent {
+        if !self.acks.contains_key(agent) {
+            self.turns.push_back(agent.clone());
+        }
+        self.acks.entry(agent.clone()).or_default()
+    }
 }
 
 impl Waiting {
     fn put(&self, agent: &AgentId, ack: DurableAck, retained: bool) {
         let mut queue = self.queue.lock();
-        if !queue.acks.contains_key(agent) {
-            queue.turns.push_back(agent.clone());
-        }
-        let epochs = queue.acks.entry(agent.clone()).or_default();
+        let epochs = &mut queue.of(agent).epochs;
         let (slot, was_there) = epochs.entry(ack.epoch).or_insert((ack, retained));
-        *slot = DurableAck { epoch: ack.epoch, seq: slot.seq.max(ack.seq), resend: slot.resend || ack.resend };
+        *slot = DurableAck { seq: slot.seq.max(ack.seq), resend: slot.resend || ack.resend, ..ack };
         *was_there |= retained;
         if epochs.len() > EPOCHS_PER_AGENT {
             epochs.pop_first();
@@ -183,12 +204,25 @@ impl Waiting {
         self.filled.notify_one();
     }
 
+    fn put_frame(&self, agent: &AgentId, ack: DurableAck) {
+        let mut queue = self.queue.lock();
+        let frames = &mut queue.of(agent).frames;
+        frames.push_back(ack);
+        if frames.len() > FRAMES_WAITING {
+            frames.pop_front();
+        }
+        drop(queue);
+        self.filled.notify_one();
+    }
+
     fn take(&self) -> Option<(AgentId, DurableAck, bool)> {
         let mut queue = self.queue.lock();
         let agent = queue.turns.pop_front()?;
-        let epochs = queue.acks.get_mut(&agent).expect("an agent has its turn while acks wait for it");
-        let (_, (ack, retained)) = epochs.pop_first().expect("an agent without waiting acks is removed");
-        if epochs.is_empty() {
+        let waiting = queue.acks.get_mut(&agent).expect("an agent has its turn while acks wait for it");
+        let next = waiting.frames.pop_front().map(|ack| (ack, false));
+        let next = next.or_else(|| waiting.epochs.pop_first().map(|(_, next)| next));
+        let (ack, retained) = next.expect("an agent without waiting acks is removed");
+        if waiting.epochs.is_empty() && waiting.frames.is_empty() {
             queue.acks.remove(&agent);
         } else {
             queue.turns.push_back(agent.clone());
@@ -222,6 +256,31 @@ mod tests {
 
     fn resend(epoch: u64, seq: u64) -> DurableAck {
         DurableAck { resend: true, ..ack(epoch, seq) }
+    }
+
+    #[test]
+    fn acks_of_single_frames_are_news_and_not_remembered() {
+        use onhand_common::topics::AckedFrame;
+        let board = AckBoard::new();
+        let single = |first: u64| DurableAck {
+            epoch: Epoch(1),
+            seq: Seq(0),
+            resend: false,
+            frame: Some(AckedFrame { first: Seq(first), last: Seq(first + 9) }),
+        };
+        let mut reader = board.subscribe(agent("a"));
+        let mut all = board.changes();
+        board.publish(&agent("a"), single(11));
+        board.publish(&agent("a"), single(1));
+        assert_eq!(reader.next().now_or_never(), Some(single(11)));
+        assert_eq!(reader.next().now_or_never(), Some(single(1)));
+        assert_eq!(reader.next().now_or_never(), None);
+        assert_eq!(all.next().now_or_never(), Some((agent("a"), single(11))));
+        assert!(board.newest(&agent("a")).is_empty());
+        for first in 0..=FRAMES_WAITING as u64 {
+            board.publish(&agent("a"), single(first));
+        }
+        assert_eq!(reader.next().now_or_never(), Some(single(1)), "the oldest gave way");
     }
 
     #[test]

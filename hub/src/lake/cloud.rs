@@ -22,7 +22,8 @@ pub fn open(url: &str) -> Result<Arc<dyn ObjectStore>> {
     let cannot = || format!("reach {url} with what the environment says");
     Ok(match parsed.scheme() {
         "s3" | "s3a" => {
-            let plain = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().any(|name| is_plain_http(name));
+            let plain =
+                ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().any(|name| is_plain_http(name));
             Arc::new(AmazonS3Builder::from_env().with_url(url).with_allow_http(plain).build().with_context(cannot)?)
         }
         "gs" => Arc::new(GoogleCloudStorageBuilder::from_env().with_url(url).build().with_context(cannot)?),

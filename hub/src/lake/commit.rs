@@ -10,6 +10,7 @@
 
 use super::files::PendingAdd;
 use super::log::{COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table};
+use super::marks::OwnMarks;
 use super::tables::TableName;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{Action, CommitInfo, Transaction};
@@ -40,10 +41,15 @@ pub struct CommitRequest {
     pub operation: &'static str,
     /// What else the entry says about itself.
     pub metadata: Map<String, Value>,
-    /// Application id and its version: makes the commit repeatable, and fences whoever has an older version.
-    pub transaction: Option<(String, i64)>,
+    /// Application ids and their versions: they make the commit repeatable, and fence whoever has an older version. All of
+    /// them move together.
+    pub transactions: Vec<(String, i64)>,
+    /// Application ids whose versions only tell something, as how far a topic has been read.
+    pub notes: Vec<(String, i64)>,
     /// Whether the table's rows change; compaction says no.
     pub data_change: bool,
+    /// For gold: what the owner of some partitions reflects. What others reflect stays as it is.
+    pub marks: Option<OwnMarks>,
 }
 
 impl CommitRequest {
@@ -55,15 +61,17 @@ impl CommitRequest {
             remove_all: false,
             operation: "WRITE",
             metadata: Map::new(),
-            transaction: None,
+            transactions: Vec::new(),
+            notes: Vec::new(),
             data_change: true,
+            marks: None,
         }
     }
 
-    /// Nothing but an application id's version: whoever has an older one can no longer commit.
-    pub fn fence(app_id: &str, version: i64) -> Self {
+    /// Nothing but application ids' version: whoever has an older one can no longer commit.
+    pub fn fence(app_ids: &[String], version: i64) -> Self {
         let request = Self { operation: FENCE, data_change: false, ..Self::append(Vec::new()) };
-        request.with_transaction(app_id, version)
+        request.with_transactions(app_ids, version)
     }
 
     /// Brings files in in the place of others.
@@ -84,7 +92,21 @@ impl CommitRequest {
     /// Adds the application id and its version.
     #[must_use]
     pub fn with_transaction(mut self, app_id: impl Into<String>, version: i64) -> Self {
-        self.transaction = Some((app_id.into(), version));
+        self.transactions.push((app_id.into(), version));
+        self
+    }
+
+    /// Adds several application ids, all with the same version.
+    #[must_use]
+    pub fn with_transactions(mut self, app_ids: &[String], version: i64) -> Self {
+        self.transactions.extend(app_ids.iter().map(|app_id| (app_id.clone(), version)));
+        self
+    }
+
+    /// Adds application ids whose versions only tell something.
+    #[must_use]
+    pub fn with_notes(mut self, notes: impl IntoIterator<Item = (String, i64)>) -> Self {
+        self.notes.extend(notes);
         self
     }
 
@@ -146,7 +168,9 @@ impl Table {
         }
         self.check_live(&request.removes)?;
         let mut request = request;
-        let carries = self.name == TableName::InventoryCurrent && !request.metadata.contains_key(REFLECTS_KEY);
+        let marks = request.marks.take();
+        let carries =
+            self.name == TableName::InventoryCurrent && marks.is_none() && !request.metadata.contains_key(REFLECTS_KEY);
         let id = Uuid::new_v4();
         request.metadata.insert(COMMIT_ID_KEY.to_owned(), Value::String(id.to_string()));
         let (mut failures, mut lost) = (0, 0);
@@ -155,6 +179,10 @@ impl Table {
             // What was said before is said again, by the newest entry: another's may have come in between.
             if carries && let Some((_, reflects)) = self.reflects().await? {
                 request.metadata.insert(REFLECTS_KEY.to_owned(), reflects);
+            }
+            if let Some(own) = &marks {
+                let said = self.reflects().await?.map(|(_, said)| said);
+                request.metadata.insert(REFLECTS_KEY.to_owned(), own.merged_into(said));
             }
             let actions = self.actions(&request, version);
             match self.write_entry(version, &actions, id).await {
@@ -197,29 +225,33 @@ impl Table {
         }
     }
 
-    /// Commits nothing but an application id's version: whoever has an older one can no longer commit. What the table
-    /// holds is to be read after this, not before.
+    /// Commits nothing but application ids' version: whoever has an older one can no longer commit. What the table holds is
+    /// to be read after this, not before.
     ///
     /// # Errors
     /// As [`Table::commit`].
-    pub async fn fence(&mut self, app_id: &str, version: i64) -> Result<i64, CommitError> {
-        self.commit(CommitRequest::fence(app_id, version)).await
+    pub async fn fence(&mut self, app_ids: &[String], version: i64) -> Result<i64, CommitError> {
+        self.commit(CommitRequest::fence(app_ids, version)).await
     }
 
     async fn committed_before(&mut self, request: &CommitRequest) -> Result<Option<i64>, CommitError> {
-        let Some((app_id, ours)) = &request.transaction else { return Ok(None) };
-        let Some(found) = self.transaction_version(app_id).await? else { return Ok(None) };
-        self.check_fence(app_id, found, *ours)?;
-        if found < *ours {
-            return Ok(None);
+        let mut landed = None;
+        for (app_id, ours) in &request.transactions {
+            let Some(found) = self.transaction_version(app_id).await? else { continue };
+            self.check_fence(app_id, found, *ours)?;
+            if found < *ours {
+                continue;
+            }
+            if request.is_fence() {
+                return Err(CommitError::Fenced { table: self.name, app_id: app_id.clone(), found, ours: *ours });
+            }
+            landed = Some((app_id, *ours));
         }
-        if request.is_fence() {
-            return Err(CommitError::Fenced { table: self.name, app_id: app_id.clone(), found, ours: *ours });
-        }
+        let Some((app_id, ours)) = landed else { return Ok(None) };
         // The same: look for the entry, newest first, as far as the log reaches.
         for version in (0..=self.version).rev() {
             let Some(actions) = self.read_entry(version).await? else { break };
-            if transaction_of(&actions, app_id) == Some(*ours) {
+            if transaction_of(&actions, app_id) == Some(ours) {
                 return Ok(Some(version));
             }
         }
@@ -256,10 +288,9 @@ impl Table {
             _ => false,
         });
         let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
-        if !ours
-            && let Some((app_id, wanted)) = &request.transaction
-            && let Some(found) = transaction_of(&actions, app_id)
-        {
+        let claims = request.transactions.iter().filter(|_| !ours);
+        let claimed = claims.filter_map(|(app_id, wanted)| Some((app_id, wanted, transaction_of(&actions, app_id)?)));
+        if let Some((app_id, wanted, found)) = claimed.max_by_key(|(_, wanted, found)| *found - **wanted) {
             if found == *wanted && !request.is_fence() {
                 verdict = Verdict::Ours;
             } else if found >= *wanted || !request.is_fence() {
@@ -284,7 +315,7 @@ impl Table {
 
     fn actions(&self, request: &CommitRequest, version: i64) -> Vec<Action> {
         let now = chrono::Utc::now().timestamp_millis();
-        let mut actions = Vec::with_capacity(request.adds.len() + request.removes.len() + 2);
+        let mut actions = Vec::with_capacity(request.adds.len() + request.removes.len() + 4);
         actions.push(Action::CommitInfo(CommitInfo {
             timestamp: Some(now),
             operation: Some(request.operation.to_owned()),
@@ -295,7 +326,7 @@ impl Table {
             info: request.metadata.clone().into_iter().collect(),
             ..Default::default()
         }));
-        if let Some((app_id, version)) = &request.transaction {
+        for (app_id, version) in request.transactions.iter().chain(&request.notes) {
             let transaction = Transaction { app_id: app_id.clone(), version: *version, last_updated: Some(now) };
             actions.push(Action::Txn(transaction));
         }
@@ -434,7 +465,7 @@ mod tests {
         let (_folder, lake) = lake();
         let mut zombie = gold_table(&lake).await;
         let mut heir = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
-        assert_eq!(heir.fence("p0", 1 << 32).await.unwrap(), 2);
+        assert_eq!(heir.fence(&["p0".to_owned()], 1 << 32).await.unwrap(), 2);
         assert_eq!(
             heir.reflects().await.unwrap(),
             Some((2, json!({"store": 4}))),
@@ -444,11 +475,11 @@ mod tests {
         // Two that take over at the same time draw the same version: one of them wins.
         let mut rival = Table::open_at(&lake, TableName::InventoryCurrent, 1).await.unwrap();
         assert!(
-            matches!(rival.fence("p0", 1 << 32).await, Err(CommitError::Fenced { .. })),
+            matches!(rival.fence(&["p0".to_owned()], 1 << 32).await, Err(CommitError::Fenced { .. })),
             "it meets the other's fence"
         );
         assert!(
-            matches!(rival.fence("p0", 1 << 32).await, Err(CommitError::Fenced { .. })),
+            matches!(rival.fence(&["p0".to_owned()], 1 << 32).await, Err(CommitError::Fenced { .. })),
             "it knows the other's fence"
         );
 

@@ -16,16 +16,18 @@ use super::gold::{self, PerStore};
 use super::housekeeping::Housekeeping;
 use super::identities::SilverFiles;
 use super::log::{REFLECTS_KEY, Table};
+use super::marks::OwnMarks;
 use super::recount::sum_changes;
-use super::tables_open::{EMBEDDED, Tables};
+use super::tables_open::Tables;
 use super::{positions, reference, silver};
 use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
 use crate::gateway::Intake;
-use crate::pipeline::{CutBegin, Pipeline};
+use crate::ownership::Ownership;
+use crate::pipeline::{CutBegin, Pipeline, TopicPartition};
 use crate::reference::Applicability;
 use anyhow::{Context, Result};
 use onhand_common::{ReferenceData, Timestamp};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest pause between two tries of a commit.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Time after which the marks of partitions without changes are moved.
+const MARKS_MOVE_EVERY: Duration = Duration::from_secs(600);
 /// Tries of a commit, once the hub was asked to stop.
 const TRIES_WHILE_STOPPING: u32 = 3;
 
@@ -58,6 +62,8 @@ pub struct CommitCycle {
     pub tables: Tables,
     /// From [`Tables::take_over`].
     pub epoch: i64,
+    /// What was taken over.
+    pub ownership: Ownership,
     /// Whose stores are cut.
     pub pipeline: Arc<Pipeline>,
     /// Tells the agents.
@@ -78,7 +84,14 @@ pub struct CommitCycle {
     pub shutdown: CancellationToken,
     /// Keeps the tables small.
     pub housekeeping: Housekeeping,
+    /// Offsets that are in the lake.
+    pub offsets: BTreeMap<TopicPartition, i64>,
+    /// When gold's marks were last moved.
+    pub marked: Instant,
 }
+
+/// Application ids, and the version that a commit gives them.
+type Stamp = (Vec<String>, i64);
 
 /// What a cycle learns on its way.
 struct Cycle {
@@ -116,6 +129,8 @@ impl CommitCycle {
             if look_at_reference {
                 next_reference = now + self.config.reference_interval;
             }
+            // Whoever does not read the files has to see soon what the one who does has made of them.
+            look_at_reference |= !self.ownership.leads() && now >= next_gold;
             let stopping = self.shutdown.is_cancelled();
             let gold = stopping || look_at_reference || now >= next_gold;
             if gold {
@@ -130,10 +145,9 @@ impl CommitCycle {
             if gold && !log.is_empty() {
                 let rows = std::mem::take(&mut log);
                 let stats = Arc::clone(&self.pipeline.stats);
-                let (table, shutdown) = (&mut self.tables.event_log, &self.shutdown);
                 let write = async |table: &Table| event_log::append(table, &rows).await;
-                let transaction = (EMBEDDED, self.epoch << 32 | pipeline.durable_cut() as i64);
-                insist(table, shutdown, &stats, write, &transaction).await?;
+                let transaction = self.stamp(pipeline.durable_cut());
+                insist(&mut self.tables.event_log, &self.shutdown, &stats, write, &transaction).await?;
             }
             if stopping {
                 return Ok(());
@@ -166,6 +180,9 @@ impl CommitCycle {
 
     /// Returns whether something changed.
     async fn look_at_reference(&mut self) -> Result<bool, Stopped> {
+        if !self.ownership.leads() {
+            return self.follow_reference().await;
+        }
         let Some(folder) = self.config.reference.clone() else { return Ok(false) };
         let current = Arc::clone(&self.reference.borrow());
         let asked = Arc::clone(&current);
@@ -181,7 +198,7 @@ impl CommitCycle {
             return Ok(false);
         }
         // The number of the cut that follows.
-        let transaction = (EMBEDDED, self.epoch << 32 | (self.pipeline.durable_cut() as i64 + 1));
+        let transaction = self.stamp(self.pipeline.durable_cut() + 1);
         let (shutdown, stats, tables) = (&self.shutdown, &self.pipeline.stats, &mut self.tables);
         if loaded.stores != current.stores {
             let write = async |table: &Table| reference::replace_stores(table, &loaded.stores).await;
@@ -195,6 +212,32 @@ impl CommitCycle {
             let write = async |table: &Table| reference::replace_change_types(table, &loaded.change_types).await;
             insist(&mut tables.change_types, shutdown, stats, write, &transaction).await?;
         }
+        self.restate(loaded).await?;
+        Ok(true)
+    }
+
+    /// Takes over the reference data that another has committed. Returns whether something changed.
+    async fn follow_reference(&mut self) -> Result<bool, Stopped> {
+        let tables = &mut self.tables;
+        let read = async {
+            tables.catch_up().await?;
+            reference::read(&tables.stores, &tables.items, &tables.change_types).await
+        };
+        match read.await {
+            Ok(loaded) if loaded == **self.reference.borrow() => Ok(false),
+            Ok(loaded) => {
+                self.restate(loaded).await?;
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!("looking for new reference data: {error:#}; trying again later");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Tells the stores of new reference data.
+    async fn restate(&mut self, loaded: ReferenceData) -> Result<(), Stopped> {
         self.applicability = Arc::new(Applicability::new(&loaded));
         tracing::info!(
             stores = loaded.stores.len(),
@@ -210,7 +253,7 @@ impl CommitCycle {
                 self.behind.insert(store_id);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn cut(&mut self, gold: bool) -> Result<Cycle, Stopped> {
@@ -243,7 +286,7 @@ impl CommitCycle {
     /// Returns whether anything was appended.
     async fn commit_silver(&mut self, cycle: &mut Cycle) -> Result<bool, Stopped> {
         let started = Instant::now();
-        let transaction = self.transaction(&cycle.cut);
+        let transaction = self.stamp(cycle.cut.number);
         let changes: Vec<_> = cycle.cuts.iter().flat_map(|cut| &cut.changes).collect();
         let counts: Vec<_> = cycle.cuts.iter().flat_map(|cut| &cut.counts).collect();
         let appended = changes.len() + counts.len();
@@ -265,11 +308,21 @@ impl CommitCycle {
             }),
         )?;
         let silver_version = self.tables.changes.version();
-        if anything {
-            let positions = &cycle.cut.positions;
-            let write = async |table: &Table| positions::replace(table, positions, silver_version).await;
+        let moved = self.offsets != cycle.cut.offsets;
+        if anything || moved {
+            let (positions, offsets) = (&cycle.cut.positions, &cycle.cut.offsets);
+            let whole = matches!(self.ownership, Ownership::Whole);
+            let write = async |table: &Table| {
+                let request = if whole {
+                    positions::replace(table, positions, silver_version).await?
+                } else {
+                    CommitRequest::append(Vec::new())
+                };
+                Ok(request.with_notes(offsets.iter().map(|(partition, next)| (partition.offset_id(), *next))))
+            };
             insist(&mut self.tables.positions, shutdown, stats, write, &transaction).await?;
         }
+        self.offsets.clone_from(&cycle.cut.offsets);
         stats.gold_dirty_stores.store(self.behind.len() as u64, Relaxed);
         if appended > 0 {
             self.publish_files();
@@ -292,10 +345,11 @@ impl CommitCycle {
     /// Returns whether gold was written.
     async fn commit_gold(&mut self, cycle: &mut Cycle) -> Result<bool, Stopped> {
         if self.behind.is_empty() {
+            self.move_marks(&cycle.cut).await?;
             return Ok(false);
         }
         let started = Instant::now();
-        let transaction = self.transaction(&cycle.cut);
+        let transaction = self.stamp(cycle.cut.number);
         let recounted = self.recount(&mut cycle.cuts).await?;
         let gold: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.gold.take());
         let latest: PerStore<_> = per_store(&mut cycle.cuts, |cut| cut.latest.take());
@@ -319,12 +373,19 @@ impl CommitCycle {
             let write = async |table: &Table| gold::replace_uncounted(table, &uncounted).await;
             insist(&mut tables.uncounted, shutdown, stats, write, &transaction).await?;
         }
+        let ownership = &self.ownership;
         let reflected = tables.reflected();
+        let marks = own_marks(ownership, tables);
         let write = async |table: &Table| {
-            Ok(gold::replace_gold(table, &gold).await?.with_metadata(REFLECTS_KEY, reflected.clone()))
+            let request = gold::replace_gold(table, &gold).await?;
+            Ok(match &marks {
+                Some(_) => CommitRequest { marks: marks.clone(), ..request },
+                None => request.with_metadata(REFLECTS_KEY, reflected.clone()),
+            })
         };
         insist(&mut tables.gold, shutdown, stats, write, &transaction).await?;
         self.behind.clear();
+        self.marked = Instant::now();
         for (store_id, sums) in recounted {
             let Some(address) = self.pipeline.directory.get(store_id) else { continue };
             let still_due = address.send(Recounted(sums)).await;
@@ -341,6 +402,23 @@ impl CommitCycle {
         stats.gold_dirty_stores.store(self.behind.len() as u64, Relaxed);
         stats.last_gold_commit.store(Timestamp::now().micros() as u64, Relaxed);
         Ok(true)
+    }
+
+    /// Says of partitions in which nothing happens that they reflect newer versions, too: others go on committing, and the
+    /// versions that a mark names are kept readable for its sake.
+    async fn move_marks(&mut self, cut: &CutBegin) -> Result<(), Stopped> {
+        if self.marked.elapsed() < MARKS_MOVE_EVERY {
+            return Ok(());
+        }
+        let Some(marks) = own_marks(&self.ownership, &self.tables) else { return Ok(()) };
+        let transaction = self.stamp(cut.number);
+        let write = async |_: &Table| {
+            let nothing = CommitRequest::append(Vec::new());
+            Ok(CommitRequest { marks: Some(marks.clone()), operation: "REFLECT", data_change: false, ..nothing })
+        };
+        insist(&mut self.tables.gold, &self.shutdown, &self.pipeline.stats, write, &transaction).await?;
+        self.marked = Instant::now();
+        Ok(())
     }
 
     /// Sums what the cuts could not tell, writes it into their rows, and returns it per store for the stores.
@@ -376,6 +454,9 @@ impl CommitCycle {
 
     /// Compaction and the like. Before the gold commit, which then names the versions that they leave.
     async fn keep_small(&mut self) -> Result<(), Stopped> {
+        if !self.ownership.leads() {
+            return Ok(());
+        }
         match self.housekeeping.before_gold(&mut self.tables).await {
             Ok(true) => self.publish_files(),
             Ok(false) => {}
@@ -392,13 +473,24 @@ impl CommitCycle {
         }));
     }
 
-    fn transaction(&self, cut: &CutBegin) -> (&'static str, i64) {
-        (EMBEDDED, self.epoch << 32 | cut.number as i64)
+    /// The application ids, and the version of the cut of this number.
+    fn stamp(&self, cut: u64) -> Stamp {
+        (self.ownership.app_ids(), self.epoch << 32 | cut as i64)
     }
 
     fn store_died(&self, store_id: i32, error: &actix::MailboxError) -> Stopped {
         self.pipeline.fail(format!("store {store_id}: {error}"));
         Stopped::Pipeline
+    }
+}
+
+/// What gold says of partitions; nothing in embedded form, where it says the same of all.
+fn own_marks(ownership: &Ownership, tables: &Tables) -> Option<OwnMarks> {
+    match ownership {
+        Ownership::Whole => None,
+        Ownership::Partitions(partitions) => {
+            Some(OwnMarks { partitions: partitions.clone(), versions: tables.versions() })
+        }
     }
 }
 
@@ -422,7 +514,7 @@ async fn append(
     table: &mut Table,
     shutdown: &CancellationToken,
     stats: &crate::stats::HubStats,
-    transaction: &(&'static str, i64),
+    transaction: &Stamp,
     rows: usize,
     batches: impl Fn() -> Result<Vec<deltalake::arrow::array::RecordBatch>>,
 ) -> Result<(), CommitError> {
@@ -439,14 +531,14 @@ async fn insist(
     shutdown: &CancellationToken,
     stats: &crate::stats::HubStats,
     write: impl AsyncFn(&Table) -> Result<CommitRequest>,
-    transaction: &(&'static str, i64),
+    transaction: &Stamp,
 ) -> Result<(), CommitError> {
     let mut tries = 0;
     loop {
         let result = match write(table).await {
             Ok(request) => {
-                let (app_id, version) = *transaction;
-                table.commit(request.with_transaction(app_id, version)).await.map(drop)
+                let (app_ids, version) = transaction;
+                table.commit(request.with_transactions(app_ids, *version)).await.map(drop)
             }
             Err(error) => Err(CommitError::Other(error)),
         };

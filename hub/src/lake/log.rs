@@ -304,6 +304,20 @@ impl Table {
         Ok(Some(actions.with_context(|| format!("read log entry {version} of {}", self.name))?))
     }
 
+    /// Learns what others have committed since.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn catch_up(&mut self) -> Result<()> {
+        while let Some(actions) = self.read_entry(self.version + 1).await? {
+            if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
+                return self.reload(None).await;
+            }
+            self.apply(self.version + 1, &actions)?;
+        }
+        Ok(())
+    }
+
     /// Takes over what a version changed.
     pub(crate) fn apply(&mut self, version: i64, actions: &[Action]) -> Result<()> {
         for action in actions {

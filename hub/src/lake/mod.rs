@@ -1,6 +1,7 @@
 //! The lake: Delta tables, how they are written, read, kept small and checked. Only this module knows deltalake.
 
 pub mod bench_limit;
+pub mod cloud;
 pub mod commit;
 pub mod commit_cycle;
 pub mod count_file_log;
@@ -12,6 +13,7 @@ pub mod gold;
 pub mod housekeeping;
 pub mod identities;
 pub mod log;
+pub mod marks;
 pub mod positions;
 pub mod query;
 pub mod read;

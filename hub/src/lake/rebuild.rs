@@ -9,9 +9,10 @@ use super::log::{REFLECTS_KEY, Table};
 use super::read::{ints, micros};
 use super::recount::sum_changes;
 use super::storage::{Lake, Retention};
-use super::tables_open::{EMBEDDED, Tables};
+use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{LatestCount, NEVER, count_identity, line_identity};
+use crate::ownership::{EMBEDDED, Ownership};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use anyhow::{Context, Result, anyhow};
@@ -30,7 +31,7 @@ use std::sync::Arc;
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
-    let epoch = tables.take_over().await?;
+    let epoch = tables.take_over(&Ownership::Whole).await?;
     let transaction = epoch << 32 | 1;
     if from_bronze {
         let (changes, counts) = silver_from_bronze(&mut tables, transaction).await?;

@@ -4,14 +4,16 @@
 //! silver rows that came after those versions are applied on top. Cost follows the number of items and what came after the
 //! last gold commit, not the length of history.
 
-use super::log::{REFLECTS_KEY, Table};
+use super::log::{LiveFile, REFLECTS_KEY, Table};
+use super::marks::{Reflected, Versions};
 use super::read::{ints, longs, micros};
 use super::tables_open::Tables;
 use super::{positions, reference};
 use crate::actors::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use crate::gateway::{Position, Progress};
+use crate::ownership::{OwnedPartitions, Ownership};
 use crate::reference::Applicability;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use deltalake::arrow::array::{Array, TimestampMicrosecondArray};
 use futures::TryStreamExt;
 use onhand_common::{AgentId, ReferenceData};
@@ -43,23 +45,56 @@ impl Recovered {
     }
 }
 
-/// Versions that a gold commit reflects; -1 before there is any.
-struct Mark(HashMap<String, i64>);
+/// Versions that gold's rows of some stores reflect; -1 before there is any.
+struct Mark {
+    versions: Versions,
+    stores: Box<dyn Fn(i32) -> bool + Send + Sync>,
+}
 
 impl Mark {
-    async fn of(gold: &mut Table) -> Result<Self> {
-        let Some((_, reflects)) = gold.reflects().await? else {
-            if gold.file_count() > 0 {
+    /// One for each set of owned stores whose rows reflect the same versions: those that one owner committed last.
+    async fn all(gold: &mut Table, ownership: &Ownership) -> Result<Vec<Self>> {
+        let reflected = match gold.reflects().await? {
+            Some((_, said)) => Reflected::read(said)?,
+            None if gold.file_count() > 0 => {
                 let found = format!("gold has rows, but no commit of its log says what they reflect ({REFLECTS_KEY})");
                 return Err(anyhow!(found)).context("run `onhand-hub rebuild` to make gold anew from silver");
             }
-            return Ok(Self(HashMap::new()));
+            None => Reflected::Whole(Versions::new()),
         };
-        Ok(Self(serde_json::from_value(reflects).context("read what the newest gold commit reflects")?))
+        let partitions = match ownership {
+            Ownership::Whole => {
+                let Reflected::Whole(versions) = reflected else {
+                    bail!(
+                        "processors keep this lake (its gold is marked by partition): to go on in embedded form, stop them \
+                         and run `onhand-hub rebuild` once"
+                    );
+                };
+                return Ok(vec![Self { versions, stores: Box::new(|_| true) }]);
+            }
+            Ownership::Partitions(partitions) => partitions,
+        };
+        if let Reflected::Partitions(by) = &reflected
+            && (&by.topic, by.partitions) != (&partitions.topic, partitions.count)
+        {
+            bail!(
+                "this lake's stores are spread over the {} partitions of topic {:?}, not over the {} of {:?}: a store must not \
+                 move from one partition to another. Drain the old topic, stop all processors and run `onhand-hub rebuild` once",
+                by.partitions,
+                by.topic,
+                partitions.count,
+                partitions.topic
+            );
+        }
+        let mark = |(versions, owned): (Versions, OwnedPartitions)| Self {
+            versions,
+            stores: Box::new(move |store_id| owned.owns(store_id)),
+        };
+        Ok(reflected.groups(partitions).into_iter().map(mark).collect())
     }
 
     fn version(&self, table: &Table) -> i64 {
-        self.0.get(table.name().short()).copied().unwrap_or(-1)
+        self.versions.get(table.name().short()).copied().unwrap_or(-1)
     }
 
     /// A table as gold reflects it.
@@ -69,29 +104,42 @@ impl Mark {
             version => Ok(Some(Table::open_at(table.lake(), table.name(), version).await?)),
         }
     }
+
+    /// Those of a table's files that have rows of these stores. (For tables that are partitioned by store.)
+    fn files(&self, table: &Table) -> Vec<LiveFile> {
+        let of_ours = |file: &&LiveFile| file.partition.is_none_or(|store_id| (self.stores)(store_id as i32));
+        table.live_files().filter(of_ours).cloned().collect()
+    }
 }
 
 /// Reads everything that a pipeline starts from.
 ///
 /// # Errors
 /// If a table cannot be read, or gold's log does not say what gold reflects.
-pub async fn recover(tables: &mut Tables) -> Result<Recovered> {
-    let mark = Mark::of(&mut tables.gold).await?;
+pub async fn recover(tables: &mut Tables, ownership: &Ownership) -> Result<Recovered> {
     let reference = reference::read(&tables.stores, &tables.items, &tables.change_types).await?;
     let applicability = Applicability::new(&reference);
-    let mut states = States::new();
-    read_states(tables, &mark, &mut states).await.context("read the items' states")?;
-    let mut behind = replay(tables, &mark, &applicability, &mut states).await.context("apply what came after gold")?;
-    let reflected = reference_at(tables, &mark).await.context("read the reference data that gold reflects")?;
-    for (&store_id, items) in &mut states {
-        if reflected.differs_for(store_id, &applicability) {
-            items.values_mut().for_each(ItemState::require_recount);
-            behind.push(store_id);
+    let (mut states, mut behind) = (States::new(), Vec::new());
+    for mark in Mark::all(&mut tables.gold, ownership).await? {
+        let mut of_mark = States::new();
+        read_states(tables, &mark, &mut of_mark).await.context("read the items' states")?;
+        let replayed = replay(tables, &mark, &applicability, &mut of_mark).await;
+        behind.extend(replayed.context("apply what came after gold")?);
+        let reflected = reference_at(tables, &mark).await.context("read the reference data that gold reflects")?;
+        for (&store_id, items) in &mut of_mark {
+            if reflected.differs_for(store_id, &applicability) {
+                items.values_mut().for_each(ItemState::require_recount);
+                behind.push(store_id);
+            }
         }
+        states.append(&mut of_mark);
     }
     behind.sort_unstable();
     behind.dedup();
-    let positions = positions::read(&tables.positions).await.context("read the agents' positions")?;
+    let positions = match ownership {
+        Ownership::Whole => positions::read(&tables.positions).await.context("read the agents' positions")?,
+        Ownership::Partitions(_) => Vec::new(),
+    };
     Ok(Recovered { states, reference, positions, behind })
 }
 
@@ -99,7 +147,7 @@ async fn read_states(tables: &Tables, mark: &Mark, states: &mut States) -> Resul
     let mut counts: HashMap<(i32, i32), LatestCount> = HashMap::new();
     if let Some(latest) = mark.table_at(&tables.latest).await? {
         let columns = ["store_id", "item_id", "employee_id", "date_time", "quantity"];
-        let mut batches = std::pin::pin!(latest.read_all(&columns));
+        let mut batches = std::pin::pin!(latest.read(mark.files(&latest), &columns));
         while let Some(batch) = batches.try_next().await? {
             let (stores, items, employees) = (ints(&batch, 0)?, ints(&batch, 1)?, ints(&batch, 2)?);
             let (at, quantities) = (micros(&batch, 3)?, ints(&batch, 4)?);
@@ -110,7 +158,8 @@ async fn read_states(tables: &Tables, mark: &Mark, states: &mut States) -> Resul
             }
         }
     }
-    let mut batches = std::pin::pin!(tables.gold.read_all(&["store_id", "item_id", "change_quantity", "date_time"]));
+    let columns = ["store_id", "item_id", "change_quantity", "date_time"];
+    let mut batches = std::pin::pin!(tables.gold.read(mark.files(&tables.gold), &columns));
     while let Some(batch) = batches.try_next().await? {
         let (stores, items) = (ints(&batch, 0)?, ints(&batch, 1)?);
         let (changes, newest) = (longs(&batch, 2)?, micros(&batch, 3)?);
@@ -124,7 +173,7 @@ async fn read_states(tables: &Tables, mark: &Mark, states: &mut States) -> Resul
     }
     if let Some(uncounted) = mark.table_at(&tables.uncounted).await? {
         let columns = ["store_id", "item_id", "change_quantity", "date_time"];
-        let mut batches = std::pin::pin!(uncounted.read_all(&columns));
+        let mut batches = std::pin::pin!(uncounted.read(mark.files(&uncounted), &columns));
         while let Some(batch) = batches.try_next().await? {
             let (stores, items, changes) = (ints(&batch, 0)?, ints(&batch, 1)?, longs(&batch, 2)?);
             let newest = batch.column(3).as_any().downcast_ref::<TimestampMicrosecondArray>();
@@ -148,7 +197,7 @@ async fn replay(tables: &Tables, mark: &Mark, applicability: &Applicability, sta
     while let Some(batch) = batches.try_next().await? {
         let (stores, items, employees) = (ints(&batch, 0)?, ints(&batch, 1)?, ints(&batch, 2)?);
         let (at, quantities) = (micros(&batch, 3)?, ints(&batch, 4)?);
-        for row in 0..batch.num_rows() {
+        for row in (0..batch.num_rows()).filter(|&row| (mark.stores)(stores[row])) {
             let state = states.entry(stores[row]).or_default().entry(items[row]).or_default();
             let count = LatestCount { at: at[row], quantity: quantities[row], employee_id: employees[row] };
             // Nothing is known of changes that gold has not seen yet; the ones it has seen are in the state.
@@ -161,6 +210,9 @@ async fn replay(tables: &Tables, mark: &Mark, applicability: &Applicability, sta
     tables
         .changes
         .visit_changes(changes, |row| {
+            if !(mark.stores)(row.store_id) {
+                return;
+            }
             let state = states.entry(row.store_id).or_default().entry(row.item_id).or_default();
             if applicability.applies(row.store_id, row.change_type_id) {
                 let change = ItemEvent::Change { at: row.date_time, quantity: row.quantity };

@@ -96,7 +96,8 @@ impl Lake {
             Err(error) => Err(error).with_context(|| format!("write to {}", self.0.root)),
             Ok(_) => {
                 let _ = store.delete(&path).await;
-                let reason = "this store lets two writers create one object (no conditional put), so commits would not be safe";
+                let reason =
+                    "this store lets two writers create one object (no conditional put), so commits would not be safe";
                 Err(anyhow::anyhow!("{}: {reason}", self.0.root))
             }
         }

@@ -1,14 +1,13 @@
-//! All tables of a lake, opened for writing by one hub.
+//! All tables of a lake, opened for writing.
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::{REFLECTS_KEY, Table};
+use super::marks::Versions;
 use super::storage::Lake;
 use super::tables::TableName;
+use crate::ownership::Ownership;
 use anyhow::Result;
 use serde_json::{Value, json};
-
-/// The application id under which a hub in embedded form commits: it is the one source partition of such a lake.
-pub const EMBEDDED: &str = "onhand/embedded";
 
 /// Every table, open.
 pub struct Tables {
@@ -79,20 +78,37 @@ impl Tables {
         ]
     }
 
-    /// Takes the lake over: from now on whoever committed under [`EMBEDDED`] before can no longer. Returns the new epoch,
-    /// the upper half of all transaction versions to come.
+    /// Takes over what is owned: from now on whoever committed under these application ids before can no longer. Returns the
+    /// new epoch, the upper half of all transaction versions to come.
     ///
     /// # Errors
-    /// [`CommitError::Fenced`] if another hub takes over at the same time and wins.
-    pub async fn take_over(&mut self) -> Result<i64, CommitError> {
-        let mut newest = 0;
-        for table in self.all() {
-            newest = newest.max(table.transaction_version(EMBEDDED).await?.unwrap_or(0));
-        }
+    /// [`CommitError::Fenced`] if another takes over at the same time and wins.
+    pub async fn take_over(&mut self, ownership: &Ownership) -> Result<i64, CommitError> {
+        let app_ids = ownership.app_ids();
+        let known = self.all().map(async |table: &mut Table| {
+            let mut newest = 0;
+            for app_id in &app_ids {
+                newest = newest.max(table.transaction_version(app_id).await?.unwrap_or(0));
+            }
+            anyhow::Ok(newest)
+        });
+        let newest = futures::future::try_join_all(known).await?.into_iter().max().unwrap_or(0);
         let epoch = (newest >> 32) + 1;
-        // Gold first: its mark stands still from here on. Then the others; the mark moves on only where nothing but our fence
-        // came after what it names.
-        self.gold.fence(EMBEDDED, epoch << 32).await?;
+        // Gold first: its mark stands still from here on. Then the others.
+        self.gold.fence(&app_ids, epoch << 32).await?;
+        match ownership {
+            Ownership::Whole => self.fence_and_move_mark(&app_ids, epoch << 32).await?,
+            Ownership::Partitions(_) => {
+                let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
+                let fences = others.map(async |table: &mut Table| table.fence(&app_ids, epoch << 32).await);
+                futures::future::try_join_all(fences).await?;
+            }
+        }
+        Ok(epoch)
+    }
+
+    /// Fences all but gold. Gold's mark moves on only where nothing but our fence came after what it names.
+    async fn fence_and_move_mark(&mut self, app_ids: &[String], version: i64) -> Result<(), CommitError> {
         let said = self.gold.reflects().await?.map(|(_, reflects)| reflects);
         let mut mark = said.clone().unwrap_or_else(|| json!({}));
         let mut empty = self.gold.file_count() == 0;
@@ -101,7 +117,7 @@ impl Tables {
                 continue;
             }
             let before = table.version();
-            let fenced = table.fence(EMBEDDED, epoch << 32).await?;
+            let fenced = table.fence(app_ids, version).await?;
             empty &= table.file_count() == 0;
             if fenced == before + 1 && mark[table.name().short()] == before {
                 mark[table.name().short()] = fenced.into();
@@ -116,18 +132,27 @@ impl Tables {
             request.data_change = false;
             self.gold.commit(request).await?;
         }
-        Ok(epoch)
+        Ok(())
     }
 
     /// The silver versions of now: what a gold commit made now reflects.
     pub fn reflected(&self) -> Value {
-        json!({
-            "inventory_change": self.changes.version(),
-            "inventory_snapshot": self.counts.version(),
-            "latest_inventory_snapshot": self.latest.version(),
-            "store": self.stores.version(),
-            "inventory_change_type": self.change_types.version(),
-            "uncounted_inventory": self.uncounted.version(),
-        })
+        serde_json::to_value(self.versions()).expect("plain data has a JSON form")
+    }
+
+    /// The same as numbers.
+    pub fn versions(&self) -> Versions {
+        let tables = [&self.changes, &self.counts, &self.latest, &self.stores, &self.change_types, &self.uncounted];
+        tables.map(|table| (table.name().short().to_owned(), table.version())).into()
+    }
+
+    /// Learns what others have committed since to the tables that all of them read.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    pub async fn catch_up(&mut self) -> Result<()> {
+        let tables = [&mut self.changes, &mut self.counts, &mut self.stores, &mut self.items, &mut self.change_types];
+        futures::future::try_join_all(tables.map(Table::catch_up)).await?;
+        Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! restatements, and reads nothing but the tables. Gold's newest commit names the silver versions that it reflects; those
 //! are read, whatever came later.
 
-use super::log::{REFLECTS_KEY, Table};
+use super::log::{LiveFile, REFLECTS_KEY, Table};
+use super::marks::{Reflected, Versions};
 use super::read::{ints, longs, micros, strings};
 use super::storage::{Lake, Retention};
 use super::tables::TableName;
@@ -13,7 +14,6 @@ use futures::TryStreamExt;
 use hashbrown::{HashMap, HashSet};
 use onhand_common::Timestamp;
 use onhand_common::timestamp::MICROS_PER_DAY;
-use serde_json::Value;
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -94,22 +94,60 @@ pub async fn verify(lake: &Lake, progress: &mut (dyn FnMut(&str) + Send)) -> Res
     })?;
     let mut result = Verification { gold_version: gold.version(), ..Default::default() };
 
-    let stores = names(&at(lake, &reflects, TableName::Store, &mut result).await?, "store_id", "name").await?;
-    let types = at(lake, &reflects, TableName::InventoryChangeType, &mut result).await?;
+    let groups = match Reflected::read(reflects)? {
+        Reflected::Whole(versions) => vec![(versions, None)],
+        reflected @ Reflected::Partitions(_) => {
+            let Reflected::Partitions(by) = &reflected else { unreachable!("it was matched") };
+            reflected.groups(&by.all()).into_iter().map(|(versions, owned)| (versions, Some(owned))).collect()
+        }
+    };
+    for (versions, owned) in groups {
+        let group = Group { versions, stores: Box::new(move |id| owned.as_ref().is_none_or(|owned| owned.owns(id))) };
+        verify_group(lake, &gold, &group, progress, &mut result).await?;
+    }
+    Ok(result)
+}
+
+/// Stores whose rows of gold reflect the same versions.
+struct Group {
+    versions: Versions,
+    stores: Box<dyn Fn(i32) -> bool + Send + Sync>,
+}
+
+impl Group {
+    /// The files of a table that is partitioned by store.
+    fn files(&self, table: &Table) -> Vec<LiveFile> {
+        let ours = |file: &&LiveFile| file.partition.is_none_or(|store_id| (self.stores)(store_id as i32));
+        table.live_files().filter(ours).cloned().collect()
+    }
+}
+
+async fn verify_group(
+    lake: &Lake,
+    gold: &Table,
+    group: &Group,
+    progress: &mut (dyn FnMut(&str) + Send),
+    result: &mut Verification,
+) -> Result<()> {
+    if group.versions.is_empty() {
+        // Nothing was ever committed to gold for these stores: then there must be no row.
+        return compare(gold, group, &mut HashMap::new(), result).await;
+    }
+    let stores = names(&at(lake, group, TableName::Store, result).await?, "store_id", "name").await?;
+    let types = at(lake, group, TableName::InventoryChangeType, result).await?;
     let types = names(&types, "change_type_id", "change_type").await?;
 
     progress("reading the latest counts");
-    let latest = at(lake, &reflects, TableName::LatestInventorySnapshot, &mut result).await?;
-    let mut expected = latest_counts(&latest, &mut result).await?;
+    let latest = at(lake, group, TableName::LatestInventorySnapshot, result).await?;
+    let mut expected = latest_counts(&latest, group, result).await?;
     progress("adding up the changes");
-    let changes = at(lake, &reflects, TableName::InventoryChange, &mut result).await?;
-    add_changes(&changes, &stores, &types, &mut expected, &mut result).await?;
+    let changes = at(lake, group, TableName::InventoryChange, result).await?;
+    add_changes(&changes, group, &stores, &types, &mut expected, result).await?;
     progress("checking the counts");
-    let counts = at(lake, &reflects, TableName::InventorySnapshot, &mut result).await?;
-    check_counts(&counts, &mut expected, &mut result).await?;
+    let counts = at(lake, group, TableName::InventorySnapshot, result).await?;
+    check_counts(&counts, group, &mut expected, result).await?;
     progress("comparing gold");
-    compare(&gold, &mut expected, &mut result).await?;
-    Ok(result)
+    compare(gold, group, &mut expected, result).await
 }
 
 /// Runs [`verify`] for the command line, prints what came out, and returns the exit status: 0 equal, 1 differs,
@@ -154,11 +192,13 @@ impl fmt::Display for Verification {
 }
 
 /// Opens a silver table at the version that gold reflects.
-async fn at(lake: &Lake, reflects: &Value, name: TableName, result: &mut Verification) -> Result<Table> {
-    let version = reflects.get(name.short()).and_then(Value::as_i64);
+async fn at(lake: &Lake, group: &Group, name: TableName, result: &mut Verification) -> Result<Table> {
+    let version = group.versions.get(name.short()).copied();
     let version =
         version.with_context(|| format!("gold's commit names no version of {name} under {REFLECTS_KEY:?}"))?;
-    result.silver_versions.push((name, version));
+    if !result.silver_versions.contains(&(name, version)) {
+        result.silver_versions.push((name, version));
+    }
     Table::open_at(lake, name, version).await.with_context(|| {
         format!("version {version} of {name}, which gold reflects, cannot be read: its log entries may have been cleaned away")
     })
@@ -175,10 +215,11 @@ async fn names(table: &Table, id: &str, name: &str) -> Result<HashMap<i32, Strin
     Ok(found)
 }
 
-async fn latest_counts(latest: &Table, result: &mut Verification) -> Result<HashMap<Key, Expected>> {
+async fn latest_counts(latest: &Table, group: &Group, result: &mut Verification) -> Result<HashMap<Key, Expected>> {
     let rows = usize::try_from(latest.row_count())?;
     let mut expected = HashMap::with_capacity(rows);
-    let mut batches = std::pin::pin!(latest.read_all(&["store_id", "item_id", "date_time", "quantity"]));
+    let columns = ["store_id", "item_id", "date_time", "quantity"];
+    let mut batches = std::pin::pin!(latest.read(group.files(latest), &columns));
     while let Some(batch) = batches.try_next().await? {
         let (stores, items) = (ints(&batch, 0)?, ints(&batch, 1)?);
         let (times, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?);
@@ -202,6 +243,7 @@ async fn latest_counts(latest: &Table, result: &mut Verification) -> Result<Hash
 
 async fn add_changes(
     changes: &Table,
+    group: &Group,
     stores: &HashMap<i32, String>,
     types: &HashMap<i32, String>,
     expected: &mut HashMap<Key, Expected>,
@@ -215,8 +257,8 @@ async fn add_changes(
     while let Some(batch) = batches.try_next().await? {
         let (store_ids, item_ids, times) = (ints(&batch, 0)?, ints(&batch, 1)?, micros(&batch, 2)?);
         let (type_ids, quantities, transactions) = (ints(&batch, 3)?, ints(&batch, 4)?, strings(&batch, 5)?);
-        result.changes += batch.num_rows() as u64;
-        for row in 0..batch.num_rows() {
+        for row in (0..batch.num_rows()).filter(|&row| (group.stores)(store_ids[row])) {
+            result.changes += 1;
             let key @ (store, item) = (store_ids[row], item_ids[row]);
             let transaction = transactions.value(row);
             hasher.reset();
@@ -249,15 +291,20 @@ async fn add_changes(
 }
 
 /// The latest count is one that was counted, and none is newer.
-async fn check_counts(counts: &Table, expected: &mut HashMap<Key, Expected>, result: &mut Verification) -> Result<()> {
+async fn check_counts(
+    counts: &Table,
+    group: &Group,
+    expected: &mut HashMap<Key, Expected>,
+    result: &mut Verification,
+) -> Result<()> {
     let mut batches = std::pin::pin!(counts.read_all(&["store_id", "item_id", "date_time", "quantity"]));
     let mut unknown: HashSet<Key> = HashSet::new();
     let mut newer: HashSet<Key> = HashSet::new();
     while let Some(batch) = batches.try_next().await? {
         let (stores, items) = (ints(&batch, 0)?, ints(&batch, 1)?);
         let (times, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?);
-        result.counts += batch.num_rows() as u64;
-        for row in 0..batch.num_rows() {
+        for row in (0..batch.num_rows()).filter(|&row| (group.stores)(stores[row])) {
+            result.counts += 1;
             let key = (stores[row], items[row]);
             match expected.get_mut(&key) {
                 None => {
@@ -290,9 +337,14 @@ async fn check_counts(counts: &Table, expected: &mut HashMap<Key, Expected>, res
     Ok(())
 }
 
-async fn compare(gold: &Table, expected: &mut HashMap<Key, Expected>, result: &mut Verification) -> Result<()> {
+async fn compare(
+    gold: &Table,
+    group: &Group,
+    expected: &mut HashMap<Key, Expected>,
+    result: &mut Verification,
+) -> Result<()> {
     let columns = ["store_id", "item_id", "snapshot_quantity", "change_quantity", "current_inventory", "date_time"];
-    let mut batches = std::pin::pin!(gold.read_all(&columns));
+    let mut batches = std::pin::pin!(gold.read(group.files(gold), &columns));
     let mut unexpected: HashSet<Key> = HashSet::new();
     while let Some(batch) = batches.try_next().await? {
         let (stores, items, counted) = (ints(&batch, 0)?, ints(&batch, 1)?, ints(&batch, 2)?);

@@ -1,0 +1,169 @@
+//! Which versions of the silver tables a gold commit reflects, as its metadata says.
+//!
+//! In embedded form one set of versions holds for all of gold. With partitions each has a set of its own: an owner commits gold
+//! for its partitions alone, and repeats what the others' commits said before. A lake that was kept in embedded form goes
+//! on with partitions: what was said for all of it holds for a partition until its owner says otherwise.
+
+use super::tables::TableName;
+use crate::ownership::OwnedPartitions;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Versions by the short name of their table.
+pub type Versions = BTreeMap<String, i64>;
+
+/// What gold reflects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reflected {
+    /// The same for all stores.
+    Whole(Versions),
+    /// By partition.
+    Partitions(ByPartition),
+}
+
+/// What each partition's rows of gold reflect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByPartition {
+    /// The topic whose partitions are meant.
+    pub topic: String,
+    /// How many it has.
+    pub partitions: i32,
+    /// By partition.
+    pub marks: BTreeMap<i32, Versions>,
+    /// For partitions that are not in `marks`: what the lake in embedded form reflected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Versions>,
+}
+
+impl Reflected {
+    /// Reads what a commit's metadata says.
+    ///
+    /// # Errors
+    /// If it is nothing that this program writes.
+    pub fn read(said: Value) -> Result<Self> {
+        let by_partition = said.get("marks").is_some();
+        let read = if by_partition {
+            serde_json::from_value(said).map(Self::Partitions)
+        } else {
+            serde_json::from_value(said).map(Self::Whole)
+        };
+        read.context("read what the newest gold commit reflects")
+    }
+
+    /// Some partitions, parted into those whose rows reflect the same: what one owner committed last.
+    pub fn groups(&self, partitions: &OwnedPartitions) -> Vec<(Versions, OwnedPartitions)> {
+        let mut groups: BTreeMap<Versions, BTreeSet<i32>> = BTreeMap::new();
+        for &partition in &partitions.owned {
+            let versions = match self {
+                Self::Whole(versions) => versions.clone(),
+                Self::Partitions(by) => by.of(partition).cloned().unwrap_or_default(),
+            };
+            groups.entry(versions).or_default().insert(partition);
+        }
+        let of = |owned| OwnedPartitions { owned, ..partitions.clone() };
+        groups.into_iter().map(|(versions, owned)| (versions, of(owned))).collect()
+    }
+
+    /// The version of a table that every owner reflects; -1 before there is one.
+    pub fn by_all(&self, table: TableName) -> i64 {
+        let version = |versions: &Versions| versions.get(table.short()).copied().unwrap_or(-1);
+        match self {
+            Self::Whole(versions) => version(versions),
+            Self::Partitions(by) => {
+                let partitions = (0..by.partitions).map(|partition| by.of(partition).map_or(-1, version));
+                partitions.min().unwrap_or(-1)
+            }
+        }
+    }
+
+    /// The newest version of a table that some owner reflects; -1 before there is one.
+    pub fn by_any(&self, table: TableName) -> i64 {
+        let version = |versions: &Versions| versions.get(table.short()).copied().unwrap_or(-1);
+        match self {
+            Self::Whole(versions) => version(versions),
+            Self::Partitions(by) => by.marks.values().chain(&by.before).map(version).max().unwrap_or(-1),
+        }
+    }
+}
+
+impl ByPartition {
+    /// All of the topic's partitions.
+    pub fn all(&self) -> OwnedPartitions {
+        OwnedPartitions { topic: self.topic.clone(), count: self.partitions, owned: (0..self.partitions).collect() }
+    }
+
+    /// What holds for a partition's rows; `None` if nothing was committed for it yet.
+    fn of(&self, partition: i32) -> Option<&Versions> {
+        self.marks.get(&partition).or(self.before.as_ref())
+    }
+}
+
+/// What the owner of some partitions has to say.
+#[derive(Debug, Clone)]
+pub struct OwnMarks {
+    /// Its partitions.
+    pub partitions: OwnedPartitions,
+    /// What its rows reflect.
+    pub versions: Versions,
+}
+
+impl OwnMarks {
+    /// What the next commit says, after what was said before.
+    pub(super) fn merged_into(&self, said: Option<Value>) -> Value {
+        let mut all = match said.and_then(|said| Reflected::read(said).ok()) {
+            Some(Reflected::Partitions(by)) => by,
+            Some(Reflected::Whole(versions)) => ByPartition { before: Some(versions), ..ByPartition::default() },
+            None => ByPartition::default(),
+        };
+        all.topic.clone_from(&self.partitions.topic);
+        all.partitions = self.partitions.count;
+        for &partition in &self.partitions.owned {
+            all.marks.insert(partition, self.versions.clone());
+        }
+        serde_json::to_value(all).expect("plain data has a JSON form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn own(owned: &[i32], version: i64) -> OwnMarks {
+        let owned = owned.iter().copied().collect();
+        OwnMarks {
+            partitions: OwnedPartitions { topic: "t".to_owned(), count: 2, owned },
+            versions: [("inventory_change".to_owned(), version)].into(),
+        }
+    }
+
+    #[test]
+    fn an_owner_speaks_for_its_partitions_alone() {
+        let version = |said: &Value, partition: i32| {
+            let Reflected::Partitions(by) = Reflected::read(said.clone()).unwrap() else {
+                panic!("it is by partition")
+            };
+            by.of(partition).map(|versions| versions["inventory_change"])
+        };
+        let said = own(&[0], 5).merged_into(Some(json!({"inventory_change": 3})));
+        assert_eq!(
+            (version(&said, 0), version(&said, 1)),
+            (Some(5), Some(3)),
+            "3 is from before there were partitions"
+        );
+        let said = own(&[1], 9).merged_into(Some(said));
+        assert_eq!((version(&said, 0), version(&said, 1)), (Some(5), Some(9)));
+        let reflected = Reflected::read(said).unwrap();
+        assert_eq!(
+            (reflected.by_all(TableName::InventoryChange), reflected.by_any(TableName::InventoryChange)),
+            (5, 9)
+        );
+        assert_eq!(reflected.groups(&own(&[0, 1], 0).partitions).len(), 2);
+        let same = Reflected::read(own(&[0, 1], 9).merged_into(None)).unwrap();
+        assert_eq!(same.groups(&own(&[0, 1], 0).partitions).len(), 1);
+        let fresh = Reflected::read(own(&[1], 9).merged_into(None)).unwrap();
+        assert_eq!(fresh.by_all(TableName::InventoryChange), -1, "partition 0 has nothing yet");
+    }
+}
