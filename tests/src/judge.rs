@@ -81,6 +81,14 @@ pub fn plant_difference(lake: &Path) {
     run(python("plant_difference.py").arg(lake)).expect_success();
 }
 
+/// Has delta-rs make a Delta table somewhere, in so many commits, and read it: its version, and the sum of the numbers from
+/// 0 that the commits brought, one each.
+pub fn append_commits(uri: &str, environment: &[(String, String)], commits: u32) -> String {
+    let mut command = python("append_commits.py");
+    command.args([uri, &commits.to_string()]).envs(environment.iter().cloned());
+    run(&mut command).expect_success().trim().to_owned()
+}
+
 /// Rows of a SQL query over the lake, by DuckDB. Tables go by the last part of their path; times are microseconds.
 pub fn ask_lake(lake: &Path, sql: &str) -> Vec<Vec<Value>> {
     let printed = run(python("query.py").arg(lake).arg(sql)).expect_success();

@@ -6,18 +6,24 @@
 //! - A process that is started again gets the folders and the ports it had.
 
 mod agent;
+mod azurite;
 mod http;
 mod hub;
+mod kafka;
 mod mosquitto;
 mod mqtt_client;
 mod process;
+mod s3;
 
 pub use agent::Agent;
+pub use azurite::Azurite;
 pub use http::{Answer, get, get_json, post};
 pub use hub::{Hub, HubOptions};
+pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use mqtt_client::MqttClient;
-pub use process::{Process, binary, free_port, run, target_folder};
+pub use process::{Process, binary, free_port, lasting_port, run, target_folder};
+pub use s3::S3;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

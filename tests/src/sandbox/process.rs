@@ -1,5 +1,6 @@
 //! One process: its log, its end.
 
+use super::PATIENCE;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// How long the log was before this process.
+    log_start: usize,
 }
 
 impl Process {
@@ -24,11 +27,22 @@ impl Process {
     pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
         let open = || OpenOptions::new().create(true).append(true).open(log);
         let output = open().unwrap_or_else(|error| panic!("open {}: {error}", log.display()));
+        let log_start = output.metadata().map_or(0, |metadata| metadata.len() as usize);
         let errors: File = output.try_clone().expect("share the log file");
         command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("start {name} ({command:?}): {error}"));
-        Self { name: name.to_owned(), child, log: log.to_owned() }
+        Self { name: name.to_owned(), child, log: log.to_owned(), log_start }
+    }
+
+    /// Waits until it is ready, which `ready` tells from what this process (not one before it) has printed.
+    pub fn wait_ready(&mut self, mut ready: impl FnMut(&str) -> bool) {
+        let began = Instant::now();
+        while !ready(self.log().get(self.log_start..).unwrap_or_default()) {
+            assert!(self.ended().is_none(), "{} ended instead of starting\n{}", self.name, self.log_tail());
+            assert!(began.elapsed() < PATIENCE, "{} is not up after {PATIENCE:?}\n{}", self.name, self.log_tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Its process id.
@@ -124,6 +138,20 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a listener has an address").port()
 }
 
+/// A port for a server that is stopped and started again: the system hands it to nobody in between, as it might one of
+/// [`free_port`] (Linux takes the ports of outgoing connections from 32768 on).
+pub fn lasting_port() -> u16 {
+    let mut tries = (0..1000).map(|_| rand::random_range(20_000..32_000));
+    tries.find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).expect("find a free port")
+}
+
+/// A folder of the target folder that tests/run fills.
+pub fn installed(name: &str) -> PathBuf {
+    let folder = target_folder().parent().expect("target/release lies in target").join(name);
+    assert!(folder.is_dir(), "{} is not there: run tests/run, which makes it", folder.display());
+    folder
+}
+
 /// What a command that ran to its end left.
 pub struct Ran {
     /// Its exit code; -1 if a signal ended it.
@@ -150,9 +178,14 @@ impl Ran {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Ran {
+    run_reading(command, Stdio::null())
+}
+
+/// As [`run`], with something to read.
+pub fn run_reading(command: &mut Command, input: impl Into<Stdio>) -> Ran {
     let shown = format!("{command:?}");
     let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("run {shown}: {error}"));
+        command.stdin(input).output().unwrap_or_else(|error| panic!("run {shown}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr), shown }
 }
