@@ -67,15 +67,7 @@ impl Process {
 
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-        format!("--- the end of {}'s log:\n{tail}\n---", self.name)
-    }
-
-    /// Everything it printed.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        tail(&self.name, &self.log)
     }
 
     fn signal(&self, signal: &str) {
@@ -94,6 +86,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The end of a program's log, for people.
+pub(super) fn tail(name: &str, log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    format!("--- the end of {name}'s log:\n{tail}\n---")
 }
 
 /// Whether the signal could be sent. (By the shell's own kill: it needs neither another program nor unsafe code.)
