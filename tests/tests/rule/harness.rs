@@ -231,12 +231,11 @@ impl Harness {
         let presence = Arc::new(Presence::default());
         note_presence(&silver_files, &presence);
         let (files, live_files) = watch::channel(Arc::new(silver_files));
-        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
+        let (lookup, requests) = IdentityLookup::new(presence);
         let reader = IdentityReader {
             changes: Table::open(&self.lake, TableName::InventoryChange).await?,
             counts: Table::open(&self.lake, TableName::InventorySnapshot).await?,
             files: live_files,
-            presence,
         };
         let reader = tokio::spawn(reader.run(requests));
 
