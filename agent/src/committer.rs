@@ -42,6 +42,7 @@ impl From<&OutboxError> for Refusal {
             OutboxError::Io(e) if full_disk(e) => Self::Full(format!("the disk is full: {e}")),
             // sled wraps the system's error in text after the first time.
             other if other.to_string().contains("os error 28") || other.to_string().contains("StorageFull") => {
+            OutboxError::Failed(_) => Self::Storage(error.to_string()),
                 Self::Full(format!("the disk is full: {other}"))
             }
             other => Self::Storage(other.to_string()),
@@ -170,26 +171,18 @@ impl Worker {
     }
 
     fn idle(&self) {
-        let done = if self.outbox.has_failed() { self.reopen() } else { self.outbox.flush() };
-        if let Err(error) = done {
+        if let Err(error) = self.outbox.flush() {
             tracing::error!(%error, "the outbox is not usable");
         }
-    }
-
-    fn reopen(&self) -> Result<(), OutboxError> {
-        self.outbox.check_room(0, 0)?;
-        self.outbox.reopen()?;
-        tracing::warn!(epoch = %self.outbox.epoch(), "the outbox is open again after a failure of the disk");
-        Ok(())
     }
 
     /// Everything of a group that fits becomes durable together; each submission is taken whole or not at all.
     fn commit(&mut self, group: Vec<Submission>) {
         let started = Instant::now();
-        if self.outbox.has_failed()
-            && let Err(error) = self.reopen()
-        {
-            return answer_all(group.into_iter().map(|s| s.reply), &Refusal::from(&error));
+        // Also what was taken before is not answered with 200 then: nobody knows what the disk still has.
+        if let Some(reason) = self.outbox.failure() {
+            let refusal = Refusal::from(&OutboxError::Failed(reason.to_owned()));
+            return answer_all(group.into_iter().map(|s| s.reply), &refusal);
         }
         let mut packer = Packer::default();
         let mut fresh: HashSet<Identity> = HashSet::new();
@@ -369,3 +362,4 @@ mod tests {
         assert_eq!(counts, [500, 500, 1, 1, 1]);
     }
 }
+            frame: None,

@@ -392,7 +392,9 @@ mod tests {
         assert!(waiting > 0 && waiting < 3, "{waiting} of 3 fit");
         assert_eq!((s.names("").len(), s.names("rejected").len()), (1, 0));
         let outbox = Arc::clone(&s.folder.intake.reporter.outbox);
-        outbox.acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false }).unwrap();
+        outbox
+            .acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false, frame: None })
+            .unwrap();
         s.look(1);
         assert_eq!(s.events() + waiting, 3);
     }

@@ -8,7 +8,9 @@
 //!   of their own, which would have to be synced each.
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
 
-use super::{Backlog, FrameInfo, OutboxError, Progress, State};
+use super::progress::{Backlog, Progress, State};
+use super::{FrameInfo, OutboxError};
+use crate::folders::create_durably;
 use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
 use std::collections::BTreeMap;
@@ -33,17 +35,26 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens or creates the database in a folder of its own.
+    /// Writes and flushes that still succeed, as with a disk that is about to break.
+    #[cfg(test)]
+    pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
     pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
-        std::fs::create_dir_all(path)?;
+        create_durably(path)?;
         let db = open_when_unlocked(path)?;
         let (index, bodies, meta) = (db.open_tree("index")?, db.open_tree("bodies")?, db.open_tree("meta")?);
         let file = File::open(path.join("db"))?;
-        let store = Self { db, index, bodies, meta, file };
+        let store = Self {
+            db,
+            index,
+            bodies,
+            meta,
+            file,
+            #[cfg(test)]
+            writes_left: std::sync::Arc::new(u64::MAX.into()),
+        };
         store.sync()?;
         // The names of the files, too.
-        for folder in [Some(path), path.parent()].into_iter().flatten().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
+        File::open(path)?.sync_all()?;
         Ok(store)
     }
 
@@ -53,6 +64,7 @@ impl Store {
         self.file.sync_data()?;
         Ok(())
     }
+        self.before_write()?;
 
     /// Reads what the numbering needs to go on; tidies up after a crash.
     pub(super) fn load(&self) -> Result<State, OutboxError> {
@@ -64,7 +76,7 @@ impl Store {
             match key.split_first() {
                 _ if key.as_ref() == b"pruned" => pruned = Epoch(number),
                 Some((b'w', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().written = Seq(number),
-                Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().acked = Seq(number),
+                Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().told = Seq(number),
                 _ => return Err(OutboxError::Damaged(format!("an unknown entry {key:?} in meta"))),
             }
         }
@@ -81,6 +93,9 @@ impl Store {
         Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
     }
 
+        for (epoch, progress) in &mut epochs {
+            progress.settle(progress.written, firsts.get(epoch).copied());
+        }
     /// Bodies without index entry: a crash came between the two, when writing (behind the last) or removing (before the
     /// first of the epoch).
     fn remove_orphans(
@@ -113,6 +128,7 @@ impl Store {
         let mut entry = Vec::with_capacity(16 + if body.len() <= INLINE { body.len() } else { 0 });
         entry.extend_from_slice(&count.to_be_bytes());
         entry.extend_from_slice(&len.to_be_bytes());
+        self.before_write()?;
         entry.extend_from_slice(&accepted_at.to_be_bytes());
         if body.len() <= INLINE {
             entry.extend_from_slice(body);
@@ -152,6 +168,7 @@ impl Store {
     }
 
     /// The frames of one epoch, in order.
+        self.before_write()?;
     pub(super) fn frames_of(&self, epoch: Epoch) -> impl Iterator<Item = Result<FrameInfo, OutboxError>> + use<> {
         self.index.range(epoch_range(epoch)).map(|entry| read_info(&entry?))
     }
@@ -161,6 +178,12 @@ impl Store {
         use std::ops::Bound::{Excluded, Unbounded};
         let lower = cursor.map_or(Unbounded, |c| Excluded(key_bytes(c).to_vec()));
         self.index.range::<Vec<u8>, _>((lower, Unbounded)).next().map(|entry| read_info(&entry?)).transpose()
+    /// The frame at a place, if there is one.
+    pub(super) fn frame(&self, key: FrameKey) -> Result<Option<FrameInfo>, OutboxError> {
+        let key = key_bytes(key);
+        self.index.get(key)?.map(|value| read_info(&(key.as_slice().into(), value))).transpose()
+    }
+
     }
 
     /// The highest number that was given in an epoch.
@@ -168,8 +191,8 @@ impl Store {
         self.write_progress(b'w', epoch, seq)
     }
 
-    /// The highest number that is durable at the hub.
-    pub(super) fn write_acked(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+    /// The number up to which everything is durable at the hub, as it says.
+    pub(super) fn write_told(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
         self.write_progress(b'a', epoch, seq)
     }
 
@@ -185,6 +208,7 @@ impl Store {
     #[cfg(test)]
     pub(super) fn forget_index(&self, info: &FrameInfo) -> Result<(), OutboxError> {
         self.index.remove(key_bytes(info.key))?;
+        self.before_write()?;
         Ok(())
     }
 
@@ -205,6 +229,7 @@ impl Store {
 fn open_when_unlocked(path: &Path) -> Result<sled::Db, OutboxError> {
     let started = Instant::now();
     loop {
+        self.before_write()?;
         // Everything that must be durable is flushed by hand.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         match config.open() {

@@ -21,7 +21,7 @@ fn sealed(outbox: &Outbox) -> Vec<Frame> {
 }
 
 fn ack(epoch: Epoch, seq: u64) -> DurableAck {
-    DurableAck { epoch, seq: Seq(seq), resend: false }
+    DurableAck { epoch, seq: Seq(seq), resend: false, frame: None }
 }
 
 #[test]
@@ -134,17 +134,154 @@ fn a_second_agent_on_the_same_folder_is_told_so() {
 }
 
 #[test]
-fn it_can_be_reopened_in_place_and_numbers_are_not_given_twice() {
+fn after_a_failed_write_nothing_more_is_written_until_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = outbox(dir.path(), 1 << 30);
+    first.append(&[frame("a", 3)]).unwrap();
+    let epoch = first.epoch();
+    // An ack says how far the hub is, and removes: the second of these writes fails.
+    first.writes_left().store(1, Ordering::SeqCst);
+    assert!(matches!(first.acknowledge(ack(epoch, 3)), Err(OutboxError::Io(_))));
+    first.writes_left().store(u64::MAX, Ordering::SeqCst);
+    assert!(first.failure().is_some_and(|reason| reason.contains("the disk is broken")));
+    assert!(matches!(first.append(&[frame("b", 1)]), Err(OutboxError::Failed(_))));
+    assert!(matches!(first.acknowledge(ack(epoch, 3)), Err(OutboxError::Failed(_))));
+    drop(first);
+    let second = outbox(dir.path(), 1 << 30);
+    assert!(second.failure().is_none() && second.epoch() > epoch);
+    assert_eq!(second.backlog().events, 3, "what was not removed is sent again");
+    second.append(&[frame("b", 1)]).unwrap();
+    assert_eq!(infos(&second).iter().map(|f| f.key.epoch).collect::<Vec<_>>(), [epoch, second.epoch()]);
+}
+
+/// Acknowledges exactly the frame `first..=last`.
+fn frame_ack(epoch: Epoch, first: u64, last: u64) -> DurableAck {
+    DurableAck { frame: Some(AckedFrame { first: Seq(first), last: Seq(last) }), ..ack(epoch, 0) }
+}
+
+/// The frames that wait: first number, last number, and what their envelope says to be acknowledged.
+fn places(outbox: &Outbox) -> Vec<(u64, u64, u64)> {
+    sealed(outbox).iter().map(|f| (f.first_seq.0, f.last_seq().0, f.acked_seq.0)).collect()
+}
+
+#[test]
+fn a_single_frame_is_removed_and_leaves_a_hole_that_lasts_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = outbox(dir.path(), 1 << 30);
+    first.append(&["a", "b", "c", "d"].map(|id| frame(id, 10))).unwrap();
+    let epoch = first.epoch();
+    let outcome = first.acknowledge(frame_ack(epoch, 11, 20)).unwrap();
+    assert_eq!((outcome.frames, outcome.events, outcome.rolled_back, outcome.renumbered), (1, 10, false, false));
+    assert_eq!(places(&first), [(1, 10, 0), (21, 30, 0), (31, 40, 0)]);
+    // A repetition, and frames that never were: nothing happens.
+    for (from, to) in [(11, 20), (1, 9), (2, 10), (21, 40), (0, 0)] {
+        assert_eq!(first.acknowledge(frame_ack(epoch, from, to)).unwrap(), AckOutcome::default(), "{from}..={to}");
+    }
+    drop(first);
+    let second = outbox(dir.path(), 1 << 30);
+    assert_eq!(places(&second), [(1, 10, 0), (21, 30, 0), (31, 40, 0)]);
+    assert_eq!(second.backlog().events, 30);
+    // With the first frame the hole is at the front: everything up to the next frame is acknowledged.
+    second.acknowledge(frame_ack(epoch, 1, 10)).unwrap();
+    assert_eq!(places(&second), [(21, 30, 20), (31, 40, 20)]);
+    second.acknowledge(frame_ack(epoch, 31, 40)).unwrap();
+    drop(second);
+    let third = outbox(dir.path(), 1 << 30);
+    assert_eq!(places(&third), [(21, 30, 20)]);
+    // Both kinds of ack in one.
+    third.append(&[frame("e", 5), frame("f", 5)]).unwrap();
+    let both = DurableAck { seq: Seq(30), ..frame_ack(epoch, 21, 30) };
+    assert!(!third.acknowledge(both).unwrap().rolled_back);
+    let newest = third.epoch();
+    third.acknowledge(DurableAck { seq: Seq(5), ..frame_ack(newest, 6, 10) }).unwrap();
+    assert_eq!(third.backlog(), Backlog::default());
+    third.append(&[frame("g", 1)]).unwrap();
+    assert_eq!(places(&third), [(11, 11, 10)], "numbers go on behind what was acknowledged");
+}
+
+#[test]
+fn an_ack_of_a_frame_that_was_never_written_is_a_roll_back_and_one_that_was_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = outbox(dir.path(), 1 << 30);
-    outbox.append(&[frame("a", 3)]).unwrap();
-    let before = outbox.epoch();
-    outbox.failed.store(true, Ordering::Release);
-    assert!(outbox.append(&[frame("b", 1)]).is_err());
-    outbox.reopen().unwrap();
-    assert!(outbox.epoch() > before && !outbox.has_failed());
-    outbox.append(&[frame("b", 1)]).unwrap();
-    assert_eq!(infos(&outbox).iter().map(|f| f.key.epoch).collect::<Vec<_>>(), [before, outbox.epoch()]);
+    outbox.append(&[frame("a", 10), frame("b", 10)]).unwrap();
+    let old = outbox.epoch();
+    assert!(!outbox.acknowledge(frame_ack(old, 11, 20)).unwrap().rolled_back);
+    let beyond = frame_ack(old, 21, 30);
+    assert!(outbox.acknowledge(beyond).unwrap().rolled_back);
+    let new = outbox.epoch();
+    assert!(new > old);
+    assert_eq!(outbox.backlog().events, 10);
+    assert!(!outbox.acknowledge(beyond).unwrap().rolled_back, "once is enough");
+    assert!(!outbox.acknowledge(frame_ack(old, 1, 10)).unwrap().rolled_back);
+    assert_eq!((outbox.epoch(), outbox.backlog().events), (new, 10));
+}
+
+#[test]
+fn a_hub_that_waits_behind_a_hole_gets_the_rest_under_new_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path(), 1 << 30);
+    outbox.append(&["a", "b", "c", "d"].map(|id| frame(id, 10))).unwrap();
+    let old = outbox.epoch();
+    let wish = |epoch, seq| DurableAck { resend: true, ..ack(epoch, seq) };
+    // Without a hole, a wish is none of the outbox's business; nor is one of before the last word.
+    assert_eq!(outbox.acknowledge(wish(old, 0)).unwrap(), AckOutcome::default());
+    outbox.acknowledge(ack(old, 10)).unwrap();
+    assert!(!outbox.acknowledge(wish(old, 0)).unwrap().renumbered);
+    assert!(!outbox.acknowledge(wish(old, 10)).unwrap().renumbered);
+    outbox.acknowledge(frame_ack(old, 11, 20)).unwrap();
+    assert!(!outbox.acknowledge(wish(old, 5)).unwrap().renumbered, "an old wish");
+    let outcome = outbox.acknowledge(wish(old, 10)).unwrap();
+    assert!(outcome.renumbered && !outcome.rolled_back && !outbox.rolled_back());
+    let new = outbox.epoch();
+    assert!(new > old);
+    assert_eq!(places(&outbox), [(1, 10, 0), (11, 20, 0)]);
+    let ids: Vec<_> = sealed(&outbox).iter().map(|f| f.events[0].clone()).collect();
+    assert_eq!(ids, ["c-0", "d-0"].map(|id| super::test_support::transaction(id, 1)));
+    // The same wish again: nothing is left there.
+    assert!(!outbox.acknowledge(wish(old, 10)).unwrap().renumbered);
+    assert!(!outbox.acknowledge(wish(new, 0)).unwrap().renumbered);
+    assert_eq!(outbox.epoch(), new);
+}
+
+/// The agent is killed between any two writes of a renumbering: after the next start, and the same ack again (it is
+/// retained), every event waits, under numbers that the hub does not take for others.
+#[test]
+fn a_renumbering_that_is_interrupted_anywhere_loses_nothing() {
+    // More than one round of a renumbering; large frames among small ones.
+    let frames = || (0..20).map(|n| frame(&n.to_string(), if n % 5 == 0 { 60 } else { 2 })).collect::<Vec<_>>();
+    let total: u64 = frames().iter().map(|f| u64::from(f.count)).sum();
+    let beyond = |epoch| ack(epoch, total + 1);
+    let in_hole = |epoch| DurableAck { resend: true, ..ack(epoch, 0) };
+    for (is_roll_back, expected) in [(true, total), (false, total - 60)] {
+        let mut interrupted = 0;
+        for writes in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let first = outbox(dir.path(), 1 << 30);
+            first.append(&frames()).unwrap();
+            let old = first.epoch();
+            if !is_roll_back {
+                first.acknowledge(frame_ack(old, 1, 60)).unwrap();
+            }
+            let again = if is_roll_back { beyond(old) } else { in_hole(old) };
+            first.writes_left().store(writes, Ordering::SeqCst);
+            let done = first.acknowledge(again);
+            // Whatever was written up to there reaches the disk, nothing else does.
+            drop(first);
+            let second = outbox(dir.path(), 1 << 30);
+            second.acknowledge(again).unwrap();
+            let waiting = sealed(&second);
+            assert!(waiting.iter().all(|f| f.epoch != old), "after {writes} writes, some keep their old numbers");
+            let events: std::collections::HashSet<_> = waiting.into_iter().flat_map(|f| f.events).collect();
+            assert_eq!(events.len() as u64, expected, "after {writes} writes");
+            assert_eq!(second.backlog().frames, infos(&second).len() as u64);
+            if done.is_ok() {
+                break;
+            }
+            interrupted += 1;
+        }
+        // An epoch, at least 19 frames written and removed, two flushes.
+        assert!(interrupted > 40, "{interrupted}");
+    }
 }
 
 #[test]
@@ -153,11 +290,11 @@ fn bodies_without_index_entry_are_tidied_away() {
     let first = outbox(dir.path(), 1 << 30);
     first.append(&[frame("a", 500), frame("b", 500)]).unwrap();
     let a = infos(&first).remove(0);
-    first.with(|s| s.forget_index(&a)).unwrap();
+    first.store.forget_index(&a).unwrap();
     drop(first);
     let second = outbox(dir.path(), 1 << 30);
     assert_eq!(second.backlog().events, 500);
-    let chunks = second.with(|s| Ok(s.chunks())).unwrap();
+    let chunks = second.store.chunks();
     assert_eq!(chunks, (infos(&second)[0].len as usize).div_ceil(4_000));
 }
 
