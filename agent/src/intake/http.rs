@@ -224,6 +224,8 @@ impl<'a> Batch<'a> {
         let status = match refusal {
             Refusal::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::Storage(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            // It would be the same another time.
+            Refusal::Unreadable(_) => return HttpResponse::InternalServerError().json(answer),
         };
         HttpResponse::build(status).insert_header((header::RETRY_AFTER, "5")).json(answer)
     }
