@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{NewFrame, Outbox, OutboxError};
 use crate::seen::{Identity, Seen, identity};
 use onhand_common::Event;
-use onhand_common::frame::{MAX_BODY, MAX_EVENTS, encode_event};
+use onhand_common::frame::{MAX_BODY, MAX_EVENTS, decode_body, encode_event};
 use onhand_common::timestamp::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,6 +29,9 @@ pub(crate) enum Refusal {
     /// The disk does not do what it should.
     #[error("{0}")]
     Storage(String),
+    /// No hub could read it back.
+    #[error("an event cannot be put into a frame: {0}")]
+    Unreadable(String),
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -39,6 +42,7 @@ impl From<&OutboxError> for Refusal {
         let full_disk = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
         match error {
             OutboxError::Full { .. } | OutboxError::DiskFull { .. } => Self::Full(error.to_string()),
+            OutboxError::Failed(_) => Self::Storage(error.to_string()),
             OutboxError::Io(e) if full_disk(e) => Self::Full(format!("the disk is full: {e}")),
             // sled wraps the system's error in text after the first time.
             other if other.to_string().contains("os error 28") || other.to_string().contains("StorageFull") => {
@@ -170,26 +174,18 @@ impl Worker {
     }
 
     fn idle(&self) {
-        let done = if self.outbox.has_failed() { self.reopen() } else { self.outbox.flush() };
-        if let Err(error) = done {
+        if let Err(error) = self.outbox.flush() {
             tracing::error!(%error, "the outbox is not usable");
         }
-    }
-
-    fn reopen(&self) -> Result<(), OutboxError> {
-        self.outbox.check_room(0, 0)?;
-        self.outbox.reopen()?;
-        tracing::warn!(epoch = %self.outbox.epoch(), "the outbox is open again after a failure of the disk");
-        Ok(())
     }
 
     /// Everything of a group that fits becomes durable together; each submission is taken whole or not at all.
     fn commit(&mut self, group: Vec<Submission>) {
         let started = Instant::now();
-        if self.outbox.has_failed()
-            && let Err(error) = self.reopen()
-        {
-            return answer_all(group.into_iter().map(|s| s.reply), &Refusal::from(&error));
+        // Also what was taken before is not answered with 200 then: nobody knows what the disk still has.
+        if let Some(reason) = self.outbox.failure() {
+            let refusal = Refusal::from(&OutboxError::Failed(reason.to_owned()));
+            return answer_all(group.into_iter().map(|s| s.reply), &refusal);
         }
         let mut packer = Packer::default();
         let mut fresh: HashSet<Identity> = HashSet::new();
@@ -230,7 +226,13 @@ impl Worker {
             if !known {
                 fresh.insert(id);
                 own.push(id);
-                encoded.push(encode_event(event));
+                match encode_checked(event) {
+                    Ok(bytes) => encoded.push(bytes),
+                    Err(refusal) => {
+                        own.iter().for_each(|id| _ = fresh.remove(id));
+                        return Err(refusal);
+                    }
+                }
             }
         }
         let bytes: usize = encoded.iter().map(Vec::len).sum();
@@ -241,15 +243,26 @@ impl Worker {
             self.outbox.check_room((packer.bytes + bytes) as u64, frames as u64)
         };
         if let Err(error) = room {
-            for id in own {
-                fresh.remove(&id);
-            }
+            own.iter().for_each(|id| _ = fresh.remove(id));
             return Err(Refusal::from(&error));
         }
         for event in encoded {
             packer.add(&event);
         }
         Ok(Taken { new })
+    }
+}
+
+/// Encodes an event and reads it back: what no hub could read would be acknowledged here and stop everything behind it.
+fn encode_checked(event: &Event) -> Result<Vec<u8>, Refusal> {
+    let encoded = encode_event(event);
+    if encoded.len() > MAX_BODY {
+        return Err(Refusal::Unreadable(format!("it takes {} bytes, a frame has room for {MAX_BODY}", encoded.len())));
+    }
+    match decode_body(&encoded, 1) {
+        Ok(read) if read.first() == Some(event) => Ok(encoded),
+        Ok(_) => Err(Refusal::Unreadable("it is read back as another".into())),
+        Err(error) => Err(Refusal::Unreadable(error.to_string())),
     }
 }
 
@@ -352,9 +365,53 @@ mod tests {
             epoch: outbox.epoch(),
             seq: onhand_common::Seq(u64::try_from(taken).unwrap()),
             resend: false,
+            frame: None,
         };
         outbox.acknowledge(ack).unwrap();
         assert_eq!(committer.submit_blocking(vec![count(taken, 1)]).unwrap().new, [true]);
+    }
+
+    #[test]
+    fn what_no_hub_could_read_is_refused_and_the_rest_of_the_group_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, committer, _thread) = start(dir.path(), 1 << 30);
+        let with_items = |id: &str, items: Vec<onhand_common::Line>| match transaction(id, 1) {
+            Event::Transaction(t) => Event::Transaction(onhand_common::Transaction { items, ..t }),
+            count @ Event::Count(_) => count,
+        };
+        let line = onhand_common::Line { item_id: i64::from(i32::MAX).try_into().unwrap(), quantity: i32::MIN };
+        for (bad, reason) in
+            [(with_items("bad", vec![]), "items is empty"), (with_items("bad", vec![line; 40_000]), "room")]
+        {
+            let refusal = committer.submit_blocking(vec![transaction("with it", 1), bad]).unwrap_err();
+            assert!(matches!(&refusal, Refusal::Unreadable(text) if text.contains(reason)), "{refusal}");
+        }
+        assert_eq!(outbox.backlog().events, 0, "a submission is taken whole or not at all");
+        assert_eq!(committer.submit_blocking(vec![transaction("with it", 1)]).unwrap().new, [true]);
+    }
+
+    #[test]
+    fn after_a_failed_flush_nothing_is_taken_and_nothing_is_said_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, committer, thread) = start(dir.path(), 1 << 30);
+        committer.submit_blocking(vec![transaction("a", 1)]).unwrap();
+        let disk = outbox.writes_left();
+        // The frame and the meta entry are written, the flush fails.
+        disk.store(2, std::sync::atomic::Ordering::SeqCst);
+        let refusal = committer.submit_blocking(vec![transaction("b", 1)]).unwrap_err();
+        assert!(matches!(&refusal, Refusal::Storage(text) if text.contains("the disk is broken")), "{refusal}");
+        // A disk that works again changes nothing: what the kernel could not write, it may have dropped.
+        disk.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+        for id in ["b", "a", "c"] {
+            let refusal = committer.submit_blocking(vec![transaction(id, 1)]).unwrap_err();
+            assert!(matches!(&refusal, Refusal::Storage(text) if text.contains("started again")), "{refusal}");
+        }
+        assert!(outbox.failure().is_some());
+        drop((committer, outbox));
+        thread.join().unwrap();
+        let (_outbox, committer, _thread) = start(dir.path(), 1 << 30);
+        let taken = committer.submit_blocking(["a", "b", "c"].map(|id| transaction(id, 1)).into()).unwrap();
+        assert_eq!(taken.new, [false, true, true], "what was answered is there, the rest is new");
     }
 
     #[test]

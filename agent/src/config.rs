@@ -168,8 +168,9 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
 }
 
-/// Bytes under way, at most. More would not help: a hub acknowledges about once a second.
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes under way, at most: while a backlog drains, the client may hold all of them in memory. A hub acknowledges about
+/// once a second, so this is also what an agent sends in a second at most.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
 /// Puts the sources together and validates the whole.
 ///
@@ -259,6 +260,17 @@ impl Reader<'_> {
 
     fn hub(&self, given: &Given, agent_id: &AgentId, window: usize) -> anyhow::Result<HubConfig> {
         let url = self.required("hub", &given.hub, HubUrl::parse)?;
+        let given_in = [
+            ("password", given.password.is_some()),
+            ("password_file", given.password_file.is_some()),
+            ("hub", url.password.is_some()),
+        ];
+        let given_in: Vec<_> = given_in.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+        // Which of them is meant, nobody but the giver knows.
+        if given_in.len() > 1 {
+            let sources = given_in.iter().map(|name| format!("{name}{}", self.source(name))).collect::<Vec<_>>();
+            bail!("{}: only one of them may give a password: {}", given_in.join(", "), sources.join(", "));
+        }
         let from_file = given.password_file.as_ref().map(|t| self.file("password_file", t)).transpose()?;
         let from_file = from_file
             .map(|bytes| String::from_utf8(bytes).map(|t| t.trim_end_matches(['\r', '\n']).to_owned()))
@@ -447,7 +459,6 @@ mod tests {
             ("remember", "soon"),
             ("window", "0"),
             ("ack_timeout", "0s"),
-            ("password_file", "/does/not/exist"),
             ("ca", "/does/not/exist"),
         ] {
             let error = with(name, value).err().unwrap();
@@ -458,6 +469,52 @@ mod tests {
         assert!(missing.starts_with("agent_id: is required (flag --agent-id"), "{missing}");
         let secret = with("hub", "mqtt://me:secret@:1").err().unwrap();
         assert!(!secret.contains("secret"), "{secret}");
+    }
+
+    #[test]
+    fn a_password_is_given_once_or_the_settings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, file) = (dir.path().join("secret"), dir.path().join("agent.toml"));
+        std::fs::write(&secret, "from-file\n").unwrap();
+        let secret = secret.to_str().unwrap();
+        let read = |hub: &str, flag: &str, environment: &str, toml: &str| {
+            let mut pairs = vec![("agent_id", "a-1"), ("stores", "1"), ("data", "/tmp/d"), ("hub", hub)];
+            if !flag.is_empty() {
+                pairs.push((flag, if flag == "password" { "from-flag" } else { secret }));
+            }
+            let environment = (!environment.is_empty()).then(|| (environment.to_owned(), secret.to_owned()));
+            std::fs::write(&file, toml).unwrap();
+            let config = load(&given(&pairs), Some(&file), environment.into_iter().collect());
+            config.map(|c| c.hub.login.map(|(_, password)| password)).map_err(|e| e.to_string())
+        };
+        let login = |password: &str| Ok(Some(password.to_owned()));
+        assert_eq!(read("mqtt://h", "password", "", ""), login("from-flag"));
+        assert_eq!(read("mqtt://h", "password_file", "", ""), login("from-file"));
+        assert_eq!(read("mqtt://u:from-url@h", "", "", ""), login("from-url"));
+        assert_eq!(read("mqtt://h", "password", "", "password = 'x'"), login("from-flag"), "one setting, two sources");
+        for (hub, flag, environment, toml, named) in [
+            ("mqtt://h", "password", "password_file", "", "password, password_file: "),
+            ("mqtt://h", "password_file", "", "password = 'hidden'", "password, password_file: "),
+            ("mqtt://u:hidden@h", "password", "", "", "password, hub: "),
+            ("mqtt://u:hidden@h", "", "password_file", "", "password_file, hub: "),
+            ("mqtt://u:hidden@h", "password", "password_file", "", "password, password_file, hub: "),
+        ] {
+            let error = read(hub, flag, environment, toml).unwrap_err();
+            assert!(error.starts_with(named) && !error.contains("hidden"), "{error}");
+        }
+        let missing = load(
+            &given(&[
+                ("agent_id", "a"),
+                ("stores", "1"),
+                ("data", "d"),
+                ("hub", "mqtt://h"),
+                ("password_file", "/no/file"),
+            ]),
+            None,
+            BTreeMap::new(),
+        );
+        let missing = missing.err().unwrap().to_string();
+        assert!(missing.starts_with("password_file: cannot read /no/file"), "{missing}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod cli;
 mod committer;
 mod config;
+mod folders;
 mod hub_url;
 mod intake;
 mod metrics;

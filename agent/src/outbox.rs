@@ -8,15 +8,22 @@
 //!   back. `append` returns only when its frames would survive pulling the plug: `flush()` of sled ends in
 //!   `sync_file_range`, `fdatasync` must follow.
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
+//! - An ack may name a single frame, whatever lies before it (several gateways behind one broker): a hole appears in the
+//!   numbers. `acked_seq` in the envelope rises only up to the first frame that is left.
+//! - After a write or a flush that failed nothing more is written: a kernel may drop what it could not write, and say of
+//!   the next flush that all is well. The agent ends, and what was never answered is sent again by the tills.
 
+mod progress;
 mod store;
 
 use crate::window::FrameKey;
-use onhand_common::topics::DurableAck;
+use onhand_common::topics::{AckedFrame, DurableAck};
 use onhand_common::{AgentId, Epoch, Seq, Timestamp, frame};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use std::collections::BTreeMap;
+use parking_lot::Mutex;
+pub(crate) use progress::Backlog;
+use progress::{Progress, State};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
 use tokio::sync::Notify;
@@ -25,8 +32,6 @@ use tokio::sync::Notify;
 const FRAME_ALLOWANCE: u64 = 64;
 /// Below this much free space on its disk, the outbox takes nothing: sled does not recover by itself from a full disk.
 const RESERVED_DISK: u64 = 8 * 1024 * 1024;
-/// So many epochs without frames stay known, to tell a roll-back from an old ack.
-const KNOWN_EPOCHS: usize = 1_000;
 
 /// Why the outbox cannot do what is asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +61,9 @@ pub(crate) enum OutboxError {
     /// The same, found by the file system.
     #[error("the outbox cannot be written or read: {0}")]
     Io(#[from] std::io::Error),
+    /// It has failed before.
+    #[error("the outbox takes nothing more until the agent is started again: {0}")]
+    Failed(String),
     /// What was written cannot be understood.
     #[error("the outbox is damaged: {0}")]
     Damaged(String),
@@ -94,17 +102,6 @@ impl FrameInfo {
     }
 }
 
-/// What waits for the hub.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Backlog {
-    /// Frames.
-    pub(crate) frames: u64,
-    /// Events.
-    pub(crate) events: u64,
-    /// Bytes, with an allowance for each frame.
-    pub(crate) bytes: u64,
-}
-
 /// What an ack did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct AckOutcome {
@@ -114,36 +111,22 @@ pub(crate) struct AckOutcome {
     pub(crate) events: u64,
     /// The hub knows of numbers that this outbox never gave: a new epoch was opened.
     pub(crate) rolled_back: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Progress {
-    written: Seq,
-    acked: Seq,
-}
-
-struct State {
-    epoch: Epoch,
-    /// In the current epoch: numbers given, and numbers that are safe on disk.
-    durable: Seq,
-    epochs: BTreeMap<Epoch, Progress>,
-    pruned: Epoch,
-    backlog: Backlog,
-    rolled_back: bool,
+    /// The hub misses numbers that are durable elsewhere: what is left has new ones, in a new epoch.
+    pub(crate) renumbered: bool,
 }
 
 /// The outbox of one data folder.
 pub(crate) struct Outbox {
     path: PathBuf,
     max_bytes: u64,
-    /// `None` only while a failed database is being opened again.
-    store: RwLock<Option<Store>>,
+    store: Store,
     /// Whoever gives numbers holds this.
     numbering: Mutex<()>,
     state: Mutex<State>,
     /// Removals since the last flush.
     unflushed: AtomicBool,
-    failed: AtomicBool,
+    failure: OnceLock<String>,
+    failed: Notify,
     /// Rings when there is something new to send.
     pub(crate) changed: Notify,
 }
@@ -159,11 +142,12 @@ impl Outbox {
         let outbox = Self {
             path: path.to_owned(),
             max_bytes,
-            store: RwLock::new(Some(store)),
+            store,
             numbering: Mutex::new(()),
             state: Mutex::new(state),
             unflushed: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            failed: Notify::new(),
             changed: Notify::new(),
         };
         outbox.begin_epoch(Epoch(0))?;
@@ -173,36 +157,31 @@ impl Outbox {
     /// Writes frames and returns when they are durable. Numbers rise through them in their order.
     ///
     /// # Errors
-    /// Nothing is promised then; the frames may or may not be sent later.
+    /// Nothing is promised then; the frames may or may not be sent later. Nothing more is taken.
     pub(crate) fn append(&self, frames: &[NewFrame]) -> Result<(), OutboxError> {
-        let _numbering = self.numbering.lock();
-        if self.has_failed() {
-            return Err(OutboxError::Io(std::io::Error::other("it failed before and is not open again yet")));
-        }
-        let (epoch, mut last) = {
-            let state = self.state.lock();
-            (state.epoch, state.durable)
-        };
-        let accepted_at = Timestamp::now().micros().unsigned_abs();
-        let mut added = Backlog::default();
-        self.unflushed.store(false, Ordering::Release);
-        self.with(|h| {
+        self.writing(|| {
+            let _numbering = self.numbering.lock();
+            let (epoch, mut last) = {
+                let state = self.state.lock();
+                (state.epoch, state.durable)
+            };
+            let accepted_at = Timestamp::now().micros().unsigned_abs();
+            let mut added = Backlog::default();
+            self.unflushed.store(false, Ordering::Release);
             for frame in frames {
                 let first_seq = last.next();
-                added.add(&h.insert(FrameKey { epoch, first_seq }, frame.count, &frame.body, accepted_at)?);
+                let key = FrameKey { epoch, first_seq };
+                added.add(&self.store.insert(key, frame.count, &frame.body, accepted_at)?);
                 last = Seq(last.0 + u64::from(frame.count));
             }
-            h.write_written(epoch, last)?;
-            h.sync()
-        })
-        // A gap in the numbers would stay one for ever: what follows a failure gets an epoch of its own, on reopening.
-        .inspect_err(|_| self.failed.store(true, Ordering::Release))?;
-        {
+            self.store.write_written(epoch, last)?;
+            self.store.sync()?;
             let mut state = self.state.lock();
             state.durable = last;
             state.epochs.entry(epoch).or_default().written = last;
             state.backlog.merge(added);
-        }
+            Ok(())
+        })?;
         self.changed.notify_one();
         Ok(())
     }
@@ -232,7 +211,7 @@ impl Outbox {
             let state = self.state.lock();
             (state.epoch, state.durable)
         };
-        let found = self.with(|h| h.next_after(cursor))?;
+        let found = self.store.next_after(cursor)?;
         Ok(found.filter(|f| f.key.epoch < epoch || (f.key.epoch == epoch && f.last_seq() <= durable)))
     }
 
@@ -244,14 +223,14 @@ impl Outbox {
         let acked = self.state.lock().epochs.get(&info.key.epoch).map_or(Seq(0), |p| p.acked);
         // An ack may end inside a frame; the frame is then sent whole again.
         let acked = acked.min(Seq(info.key.first_seq.0 - 1));
-        let body = self.with(|h| h.body(info))?;
+        let body = self.store.body(info)?;
         Ok(frame::seal(agent, info.key.epoch, acked, info.key.first_seq, info.count, &body))
     }
 
     /// Removes what the hub has made durable.
     ///
     /// # Errors
-    /// When the disk does not answer; what was not removed is sent again.
+    /// When the disk does not answer; what was not removed is sent again, after the next start.
     pub(crate) fn acknowledge(&self, ack: DurableAck) -> Result<AckOutcome, OutboxError> {
         let known = {
             let state = self.state.lock();
@@ -260,71 +239,97 @@ impl Outbox {
             }
             state.epochs.get(&ack.epoch).copied()
         };
-        match known {
-            Some(progress) if ack.seq <= progress.written => self.remove_acknowledged(ack, progress.acked),
-            _ => self.roll_forward(ack, known.is_some()),
-        }
+        let highest = ack.frame.map_or(ack.seq, |frame| ack.seq.max(frame.last));
+        self.writing(|| match known {
+            Some(progress) if highest <= progress.written => self.take_ack(ack, progress),
+            _ => self.roll_forward(ack.epoch, highest, known.is_some()),
+        })
     }
 
-    fn remove_acknowledged(&self, ack: DurableAck, acked: Seq) -> Result<AckOutcome, OutboxError> {
+    fn take_ack(&self, ack: DurableAck, before: Progress) -> Result<AckOutcome, OutboxError> {
         let mut outcome = AckOutcome::default();
-        if ack.seq <= acked {
-            return Ok(outcome);
-        }
-        self.with(|h| {
-            h.write_acked(ack.epoch, ack.seq)?;
-            for info in h.frames_of(ack.epoch) {
+        if ack.seq > before.told {
+            self.store.write_told(ack.epoch, ack.seq)?;
+            for info in self.store.frames_of(ack.epoch) {
                 let info = info?;
                 if info.last_seq() > ack.seq {
                     break;
                 }
-                h.remove(&info)?;
-                self.state.lock().backlog.subtract(&info);
-                outcome.frames += 1;
-                outcome.events += u64::from(info.count);
+                self.remove(&info, &mut outcome)?;
             }
-            Ok(())
-        })?;
-        self.state.lock().epochs.entry(ack.epoch).or_default().acked = ack.seq;
-        self.unflushed.store(true, Ordering::Release);
+        }
+        if let Some(AckedFrame { first, last }) = ack.frame
+            && let Some(info) = self.store.frame(FrameKey { epoch: ack.epoch, first_seq: first })?
+            && info.last_seq() == last
+        {
+            self.remove(&info, &mut outcome)?;
+        }
+        let first_left = self.store.frames_of(ack.epoch).next().transpose()?.map(|info| info.key.first_seq);
+        {
+            let mut state = self.state.lock();
+            let progress = state.epochs.entry(ack.epoch).or_default();
+            progress.told = progress.told.max(ack.seq);
+            // Of what was written meanwhile, nothing is acknowledged.
+            progress.settle(before.written, first_left);
+        }
+        // A wish that is older than another word of the hub says nothing about holes.
+        let in_hole = first_left.is_some_and(|first| first > ack.seq.next());
+        if ack.resend && ack.seq >= before.told && in_hole {
+            // What the hub waits for, nobody here has: it is durable elsewhere.
+            self.begin_epoch(ack.epoch)?;
+            self.renumber(ack.epoch)?;
+            outcome.renumbered = true;
+        }
         Ok(outcome)
+    }
+
+    fn remove(&self, info: &FrameInfo, outcome: &mut AckOutcome) -> Result<(), OutboxError> {
+        self.store.remove(info)?;
+        self.state.lock().backlog.subtract(info);
+        self.unflushed.store(true, Ordering::Release);
+        outcome.frames += 1;
+        outcome.events += u64::from(info.count);
+        Ok(())
     }
 
     /// The hub has seen numbers that this outbox never gave. Whatever is left in that epoch gets new numbers in a new one:
     /// the old ones may stand for other events at the hub. (It knows events by their identity and takes none twice.)
-    fn roll_forward(&self, ack: DurableAck, known: bool) -> Result<AckOutcome, OutboxError> {
+    fn roll_forward(&self, epoch: Epoch, highest: Seq, known: bool) -> Result<AckOutcome, OutboxError> {
         self.state.lock().rolled_back = true;
-        self.begin_epoch(ack.epoch)?;
+        self.begin_epoch(epoch)?;
         if known {
-            self.renumber(ack.epoch)?;
+            self.renumber(epoch)?;
         }
         // Last: until everything has its new number, the same ack must not be taken for one of ours, which would delete
         // what is left. Interrupted before, all of this is done again; the hub drops what comes twice.
         {
             let _numbering = self.numbering.lock();
-            self.with(|h| h.write_written(ack.epoch, ack.seq))?;
-            self.state.lock().epochs.entry(ack.epoch).or_default().written = ack.seq;
+            self.store.write_written(epoch, highest)?;
+            self.state.lock().epochs.entry(epoch).or_default().written = highest;
         }
         self.changed.notify_one();
         Ok(AckOutcome { rolled_back: true, ..AckOutcome::default() })
     }
 
+    /// Gives what is left of an epoch new numbers in the current one. Interrupted, it loses nothing: a frame is durable
+    /// under its new number before it loses its old one.
     fn renumber(&self, from: Epoch) -> Result<(), OutboxError> {
         loop {
             // A few at a time: there may be a gigabyte.
-            let infos: Vec<FrameInfo> = self.with(|h| h.frames_of(from).take(16).collect())?;
+            let infos: Vec<FrameInfo> = self.store.frames_of(from).take(16).collect::<Result<_, _>>()?;
             if infos.is_empty() {
                 return Ok(());
             }
             let frames = infos
                 .iter()
-                .map(|info| Ok(NewFrame { count: info.count, body: self.with(|h| h.body(info))? }))
+                .map(|info| Ok(NewFrame { count: info.count, body: self.store.body(info)? }))
                 .collect::<Result<Vec<_>, OutboxError>>()?;
             self.append(&frames)?;
             for info in &infos {
-                self.with(|h| h.remove(info))?;
+                self.store.remove(info)?;
                 self.state.lock().backlog.subtract(info);
             }
+            self.unflushed.store(true, Ordering::Release);
         }
     }
 
@@ -337,13 +342,11 @@ impl Outbox {
             let epoch = Epoch(Timestamp::now().micros().unsigned_abs().max(highest + 1));
             (epoch, state.prune())
         };
-        self.with(|h| {
-            h.write_written(epoch, Seq(0))?;
-            for old in &forgotten {
-                h.forget_epoch(*old)?;
-            }
-            h.sync()
-        })?;
+        self.store.write_written(epoch, Seq(0))?;
+        for old in &forgotten {
+            self.store.forget_epoch(*old)?;
+        }
+        self.store.sync()?;
         let mut state = self.state.lock();
         state.epoch = epoch;
         state.durable = Seq(0);
@@ -354,45 +357,39 @@ impl Outbox {
     /// Makes removals durable, if there were any; not urgent: what comes back after a power cut is sent again.
     ///
     /// # Errors
-    /// When the disk does not answer.
+    /// When the disk does not answer. Nothing more is taken then.
     pub(crate) fn flush(&self) -> Result<(), OutboxError> {
-        if self.unflushed.swap(false, Ordering::AcqRel) {
-            self.with(Store::sync).inspect_err(|_| self.failed.store(true, Ordering::Release))?;
+        if self.unflushed.swap(false, Ordering::AcqRel) { self.writing(|| self.store.sync()) } else { Ok(()) }
+    }
+
+    /// Why nothing more is written, after a failure. Only a new start helps: it reads what the disk really has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Returns when the outbox has failed. For one waiter.
+    pub(crate) async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// How many writes the disk still bears, for tests that break it.
+    #[cfg(test)]
+    pub(crate) fn writes_left(&self) -> std::sync::Arc<std::sync::atomic::AtomicU64> {
+        std::sync::Arc::clone(&self.store.writes_left)
+    }
+
+    /// Writes, unless a write has failed before. If the disk fails now, this was the last one.
+    fn writing<T>(&self, write: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        if let Some(reason) = self.failure() {
+            return Err(OutboxError::Failed(reason.to_owned()));
         }
-        Ok(())
-    }
-
-    /// Whether an error has made sled give up; [`Outbox::reopen`] helps once the disk works again.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    /// Opens the database again after a failure, in a new epoch.
-    ///
-    /// # Errors
-    /// When the disk still does not answer.
-    pub(crate) fn reopen(&self) -> Result<(), OutboxError> {
-        let numbering = self.numbering.lock();
-        let mut store = self.store.write();
-        // The old database holds the lock on the folder.
-        drop(store.take());
-        let fresh = Store::open(&self.path)?;
-        let mut loaded = fresh.load()?;
-        let mut state = self.state.lock();
-        loaded.rolled_back = state.rolled_back;
-        // An epoch is never used again, also if its entry did not reach the disk.
-        let current = state.epoch;
-        loaded.epochs.entry(current).or_default().written =
-            loaded.epochs.get(&current).map_or(state.durable, |p| p.written.max(state.durable));
-        *state = loaded;
-        drop(state);
-        *store = Some(fresh);
-        drop(store);
-        drop(numbering);
-        self.begin_epoch(Epoch(0))?;
-        self.failed.store(false, Ordering::Release);
-        self.changed.notify_one();
-        Ok(())
+        write().inspect_err(|error| {
+            if matches!(error, OutboxError::Storage(_) | OutboxError::Io(_))
+                && self.failure.set(error.to_string()).is_ok()
+            {
+                self.failed.notify_one();
+            }
+        })
     }
 
     /// What waits for the hub.
@@ -414,280 +411,9 @@ impl Outbox {
     pub(crate) fn rolled_back(&self) -> bool {
         self.state.lock().rolled_back
     }
-
-    fn with<T>(&self, work: impl FnOnce(&Store) -> Result<T, OutboxError>) -> Result<T, OutboxError> {
-        let store: RwLockReadGuard<'_, Option<Store>> = self.store.read();
-        work(store.as_ref().ok_or_else(|| OutboxError::Io(std::io::Error::other("the database is not open")))?)
-    }
-}
-
-impl State {
-    /// Forgets the oldest of very many epochs that have nothing left to send; returns them.
-    fn prune(&mut self) -> Vec<Epoch> {
-        let mut forgotten = Vec::new();
-        while self.epochs.len() > KNOWN_EPOCHS {
-            let (&oldest, progress) = self.epochs.first_key_value().expect("it is not empty");
-            if progress.acked < progress.written {
-                break;
-            }
-            self.epochs.remove(&oldest);
-            self.pruned = oldest;
-            forgotten.push(oldest);
-        }
-        forgotten
-    }
-}
-
-impl Backlog {
-    fn add(&mut self, info: &FrameInfo) {
-        self.merge(Self { frames: 1, events: u64::from(info.count), bytes: info.cost() });
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.frames += other.frames;
-        self.events += other.events;
-        self.bytes += other.bytes;
-    }
-
-    fn subtract(&mut self, info: &FrameInfo) {
-        self.frames = self.frames.saturating_sub(1);
-        self.events = self.events.saturating_sub(u64::from(info.count));
-        self.bytes = self.bytes.saturating_sub(info.cost());
-    }
 }
 
 #[cfg(test)]
-pub(crate) mod test_support {
-    //! Events and outboxes for tests.
-    use super::*;
-    use onhand_common::{Count, Event, Line, TransId, Transaction};
-
-    /// An outbox in `dir`.
-    pub(crate) fn outbox(dir: &Path, max: u64) -> Outbox {
-        Outbox::open(&dir.join("outbox"), max).unwrap()
-    }
-
-    /// A sale of one piece of `item` in store 1.
-    pub(crate) fn transaction(id: &str, item: i64) -> Event {
-        let at = Timestamp::parse("2021-01-01 09:30:00").unwrap();
-        let line = Line { item_id: item.try_into().unwrap(), quantity: -1 };
-        let one = 1_i64.try_into().unwrap();
-        Event::Transaction(
-            Transaction::new(TransId::new(id).unwrap(), one, at, 1_i64.try_into().unwrap(), [line]).unwrap(),
-        )
-    }
-
-    /// A count in store 1.
-    pub(crate) fn count(item: i64, quantity: i32) -> Event {
-        Event::Count(Count {
-            item_id: item.try_into().unwrap(),
-            employee_id: 7_i64.try_into().unwrap(),
-            store_id: 1_i64.try_into().unwrap(),
-            date_time: Timestamp::parse("2021-01-01 09:30:00").unwrap(),
-            quantity,
-        })
-    }
-
-    /// A frame with events that are recognised by `id`.
-    pub(crate) fn frame(id: &str, count: u32) -> NewFrame {
-        let body = (0..count).flat_map(|n| frame::encode_event(&transaction(&format!("{id}-{n}"), 1))).collect();
-        NewFrame { count, body }
-    }
-}
-
+pub(crate) mod test_support;
 #[cfg(test)]
-mod tests {
-    use super::test_support::{frame, outbox};
-    use super::*;
-    use onhand_common::frame::Frame;
-    use proptest::prelude::*;
-
-    fn infos(outbox: &Outbox) -> Vec<FrameInfo> {
-        let mut cursor = None;
-        std::iter::from_fn(|| {
-            let next = outbox.next_after(cursor).unwrap();
-            cursor = next.as_ref().map(|f| f.key);
-            next
-        })
-        .collect()
-    }
-
-    fn sealed(outbox: &Outbox) -> Vec<Frame> {
-        let agent = AgentId::new("a").unwrap();
-        infos(outbox).iter().map(|f| Frame::decode(&outbox.seal(&agent, f).unwrap()).unwrap()).collect()
-    }
-
-    fn ack(epoch: Epoch, seq: u64) -> DurableAck {
-        DurableAck { epoch, seq: Seq(seq), resend: false }
-    }
-
-    #[test]
-    fn frames_come_back_as_written_small_ones_and_large_ones() {
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = outbox(dir.path(), 1 << 30);
-        outbox.append(&[frame("small", 2), frame("large", 500), frame("last", 1)]).unwrap();
-        let frames = sealed(&outbox);
-        let places: Vec<_> = frames.iter().map(|f| (f.first_seq.0, f.last_seq().0, f.acked_seq.0)).collect();
-        assert_eq!(places, [(1, 2, 0), (3, 502, 0), (503, 503, 0)]);
-        let bytes: Vec<u8> = frames[1].events.iter().flat_map(frame::encode_event).collect();
-        assert_eq!(bytes, super::test_support::frame("large", 500).body);
-        assert!(bytes.len() > 2 * 4_000, "it takes several chunks");
-    }
-
-    #[test]
-    fn an_ack_removes_what_it_covers_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = outbox(dir.path(), 1 << 30);
-        outbox.append(&[frame("a", 2), frame("b", 500), frame("c", 1)]).unwrap();
-        let epoch = outbox.epoch();
-        // Inside the second frame: it stays, and is sealed so that it can be read.
-        let outcome = outbox.acknowledge(ack(epoch, 100)).unwrap();
-        assert_eq!((outcome.frames, outcome.events, outcome.rolled_back), (1, 2, false));
-        assert_eq!(
-            sealed(&outbox).iter().map(|f| (f.first_seq.0, f.acked_seq.0)).collect::<Vec<_>>(),
-            [(3, 2), (503, 100)]
-        );
-        // An older ack and a repeated one change nothing.
-        assert_eq!(outbox.acknowledge(ack(epoch, 1)).unwrap(), AckOutcome::default());
-        assert_eq!(outbox.acknowledge(ack(epoch, 100)).unwrap(), AckOutcome::default());
-        outbox.acknowledge(ack(epoch, 503)).unwrap();
-        assert_eq!(outbox.backlog(), Backlog::default());
-        assert!(infos(&outbox).is_empty());
-    }
-
-    #[test]
-    fn every_opening_has_a_higher_epoch_and_older_frames_go_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = outbox(dir.path(), 1 << 30);
-        first.append(&[frame("a", 3)]).unwrap();
-        let (old, backlog) = (first.epoch(), first.backlog());
-        drop(first);
-        let second = outbox(dir.path(), 1 << 30);
-        assert!(second.epoch() > old);
-        assert_eq!(second.backlog(), backlog);
-        second.append(&[frame("b", 1)]).unwrap();
-        let keys: Vec<_> = infos(&second).iter().map(|f| (f.key.epoch, f.key.first_seq.0)).collect();
-        assert_eq!(keys, [(old, 1), (second.epoch(), 1)]);
-        assert!(!second.acknowledge(ack(old, 3)).unwrap().rolled_back, "an old epoch of ours is no roll-back");
-        assert_eq!(second.backlog().events, 1);
-    }
-
-    #[test]
-    fn an_ack_beyond_what_was_written_opens_a_new_epoch_and_keeps_the_events() {
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = outbox(dir.path(), 1 << 30);
-        outbox.append(&[frame("a", 3), frame("b", 500)]).unwrap();
-        let old = outbox.epoch();
-        let outcome = outbox.acknowledge(ack(old, 504)).unwrap();
-        assert!(outcome.rolled_back && outbox.rolled_back() && outcome.frames == 0);
-        assert!(outbox.epoch() > old);
-        let frames = sealed(&outbox);
-        assert_eq!(
-            frames.iter().map(|f| (f.epoch, f.first_seq.0)).collect::<Vec<_>>(),
-            [(outbox.epoch(), 1), (outbox.epoch(), 4)]
-        );
-        assert_eq!(outbox.backlog().events, 503);
-        // The same ack, retained, comes again at every reconnect: once is enough.
-        let epoch = outbox.epoch();
-        assert!(!outbox.acknowledge(ack(old, 504)).unwrap().rolled_back);
-        assert_eq!(outbox.epoch(), epoch);
-    }
-
-    #[test]
-    fn an_ack_for_an_epoch_that_the_disk_does_not_know_is_a_roll_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = outbox(dir.path(), 1 << 30);
-        outbox.append(&[frame("a", 3)]).unwrap();
-        let ahead = Epoch(outbox.epoch().0 + 1_000_000_000);
-        assert!(outbox.acknowledge(ack(ahead, 9)).unwrap().rolled_back);
-        assert!(outbox.epoch() > ahead);
-        assert_eq!(outbox.backlog().events, 3, "what the hub has not acknowledged stays");
-    }
-
-    #[test]
-    fn a_copy_of_the_disk_set_back_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (now, copy) = (dir.path().join("now"), dir.path().join("copy"));
-        let agent = Outbox::open(&now, 1 << 30).unwrap();
-        agent.append(&[frame("a", 3)]).unwrap();
-        drop(agent);
-        assert!(std::process::Command::new("cp").arg("-r").arg(&now).arg(&copy).status().unwrap().success());
-        let agent = Outbox::open(&now, 1 << 30).unwrap();
-        agent.append(&[frame("b", 5)]).unwrap();
-        let lost = agent.epoch();
-        drop(agent);
-        let agent = Outbox::open(&copy, 1 << 30).unwrap();
-        assert!(agent.epoch() > lost, "numbers that the lost disk gave are not given again");
-        assert!(agent.acknowledge(ack(lost, 5)).unwrap().rolled_back);
-        assert_eq!(agent.backlog().events, 3);
-    }
-
-    #[test]
-    fn a_second_agent_on_the_same_folder_is_told_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let _first = outbox(dir.path(), 1 << 30);
-        let second = Outbox::open(&dir.path().join("outbox"), 1 << 30).err().unwrap();
-        assert!(matches!(second, OutboxError::InUse(_)), "{second}");
-    }
-
-    #[test]
-    fn it_can_be_reopened_in_place_and_numbers_are_not_given_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = outbox(dir.path(), 1 << 30);
-        outbox.append(&[frame("a", 3)]).unwrap();
-        let before = outbox.epoch();
-        outbox.failed.store(true, Ordering::Release);
-        assert!(outbox.append(&[frame("b", 1)]).is_err());
-        outbox.reopen().unwrap();
-        assert!(outbox.epoch() > before && !outbox.has_failed());
-        outbox.append(&[frame("b", 1)]).unwrap();
-        assert_eq!(infos(&outbox).iter().map(|f| f.key.epoch).collect::<Vec<_>>(), [before, outbox.epoch()]);
-    }
-
-    #[test]
-    fn bodies_without_index_entry_are_tidied_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = outbox(dir.path(), 1 << 30);
-        first.append(&[frame("a", 500), frame("b", 500)]).unwrap();
-        let a = infos(&first).remove(0);
-        first.with(|s| s.forget_index(&a)).unwrap();
-        drop(first);
-        let second = outbox(dir.path(), 1 << 30);
-        assert_eq!(second.backlog().events, 500);
-        let chunks = second.with(|s| Ok(s.chunks())).unwrap();
-        assert_eq!(chunks, (infos(&second)[0].len as usize).div_ceil(4_000));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Against a list: whatever is appended, acknowledged and reopened, the same events wait in the same order.
-        #[test]
-        fn it_behaves_as_a_list_would(steps in proptest::collection::vec((0_u8..4, 1_u32..40), 1..25)) {
-            let dir = tempfile::tempdir().unwrap();
-            let mut outbox = outbox(dir.path(), 1 << 30);
-            let mut model: Vec<(Epoch, u64, u32)> = Vec::new();
-            for (step, n) in steps {
-                match step {
-                    0 | 1 => {
-                        let first = model.iter().rev().find(|f| f.0 == outbox.epoch()).map(|f| f.1 + u64::from(f.2));
-                        let first = first.unwrap_or_else(|| outbox.state.lock().durable.0 + 1);
-                        outbox.append(&[frame("x", n)]).unwrap();
-                        model.push((outbox.epoch(), first, n));
-                    }
-                    2 => if let Some(&(epoch, first, count)) = model.get(n as usize % model.len().max(1)) {
-                        let seq = first + u64::from(count) - 1;
-                        outbox.acknowledge(ack(epoch, seq)).unwrap();
-                        model.retain(|f| f.0 != epoch || f.1 + u64::from(f.2) - 1 > seq);
-                    },
-                    _ => {
-                        drop(outbox);
-                        outbox = super::test_support::outbox(dir.path(), 1 << 30);
-                    }
-                }
-                let found: Vec<_> = infos(&outbox).iter().map(|f| (f.key.epoch, f.key.first_seq.0, f.count)).collect();
-                prop_assert_eq!(&found, &model);
-                prop_assert_eq!(outbox.backlog().events, model.iter().map(|f| u64::from(f.2)).sum::<u64>());
-            }
-        }
-    }
-}
+mod tests;

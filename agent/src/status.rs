@@ -74,8 +74,8 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// Why the agent cannot take events now, if so.
     pub(crate) fn trouble(&self) -> Option<String> {
-        if self.outbox.has_failed() {
-            return Some("the outbox failed to write to its disk and is being opened again".into());
+        if let Some(reason) = self.outbox.failure() {
+            return Some(OutboxError::Failed(reason.to_owned()).to_string());
         }
         self.outbox.check_room(0, 1).err().map(|e: OutboxError| e.to_string())
     }

@@ -10,7 +10,7 @@ use crate::config::HubConfig;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxError};
 use crate::status::Reporter;
-use crate::window::{Limits, Window};
+use crate::window::{FrameKey, Limits, Window};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use onhand_common::topics::{self, DurableAck};
@@ -158,7 +158,6 @@ impl Uplink {
             if link.connected
                 && let Err(error) = self.send_what_may_go(&mut link)
             {
-                // The committer opens a failed outbox again; meanwhile there is nothing to read.
                 tracing::error!(%error, "cannot read the outbox");
                 tokio::time::sleep(TICK).await;
             }
@@ -219,7 +218,9 @@ impl Uplink {
         };
         let outcome = match self.outbox.acknowledge(ack) {
             Ok(outcome) => outcome,
-            Err(error) => return tracing::error!(%error, "an ack could not be written down; it will come again"),
+            Err(error) => {
+                return tracing::error!(%error, "an ack could not be written down; what it covers is sent again");
+            }
         };
         let now = Instant::now();
         if outcome.rolled_back {
@@ -234,7 +235,17 @@ impl Uplink {
         self.metrics.events_acknowledged.inc_by(outcome.events);
         // Any ack is a sign of life of the hub behind the connection.
         self.failures = 0;
+        if outcome.renumbered {
+            tracing::info!(
+                epoch = %ack.epoch, seq = %ack.seq, new_epoch = %self.outbox.epoch(),
+                "the hub waits for frames that are durable elsewhere: what is left gets new numbers"
+            );
+            return self.window.restart();
+        }
         self.window.acked(ack.epoch, ack.seq, now);
+        if let Some(frame) = ack.frame {
+            self.window.acked_frame(FrameKey { epoch: ack.epoch, first_seq: frame.first }, frame.last, now);
+        }
         if ack.resend && self.window.rewind(ack.epoch, ack.seq, now) {
             tracing::info!(epoch = %ack.epoch, seq = %ack.seq, "the hub misses something: sending again from there");
         }

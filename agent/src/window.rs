@@ -95,16 +95,18 @@ impl Window {
 
     /// Everything of `epoch` up to `seq` is durable. Returns whether that freed anything.
     pub(crate) fn acked(&mut self, epoch: Epoch, seq: Seq, now: Instant) -> bool {
+        self.done(now, |f| f.key.epoch == epoch && f.last_seq <= seq)
+    }
+
+    /// Exactly the frame at `key` that ends with `last_seq` is durable. Returns whether that freed anything.
+    pub(crate) fn acked_frame(&mut self, key: FrameKey, last_seq: Seq, now: Instant) -> bool {
+        self.done(now, |f| f.key == key && f.last_seq == last_seq)
+    }
+
+    fn done(&mut self, now: Instant, is_durable: impl Fn(&InFlight) -> bool) -> bool {
         let before = self.in_flight.len();
-        let mut freed_bytes = 0;
-        self.in_flight.retain(|f| {
-            let durable = f.key.epoch == epoch && f.last_seq <= seq;
-            if durable {
-                freed_bytes += f.bytes;
-            }
-            !durable
-        });
-        self.bytes -= freed_bytes;
+        self.in_flight.retain(|f| !is_durable(f));
+        self.bytes = self.in_flight.iter().map(|f| f.bytes).sum();
         let progress = self.in_flight.len() < before;
         if progress {
             self.patience = 1;
@@ -226,6 +228,59 @@ mod tests {
         w.sent(key(1, 3), Seq(3), 1, start);
         assert!(w.rewind(Epoch(1), Seq(2), start + Duration::from_millis(1_001)), "there was progress in between");
         assert_eq!(w.cursor(), None);
+    }
+
+    #[test]
+    fn frames_acknowledged_one_by_one_are_done_in_any_order() {
+        let start = Instant::now();
+        let mut w = Window::new(LIMITS);
+        for n in 1..=4 {
+            w.sent(key(1, n * 10), Seq(n * 10 + 9), 25, start);
+        }
+        assert!(!w.may_send(1), "the window is full");
+        assert!(w.acked_frame(key(1, 30), Seq(39), start));
+        assert!(w.may_send(25) && !w.may_send(26), "the room of that one frame is free");
+        assert!(!w.acked_frame(key(1, 30), Seq(39), start), "a repetition");
+        for (unknown, last) in [(key(1, 50), 59), (key(2, 10), 19), (key(1, 20), 28), (key(1, 21), 29)] {
+            assert!(!w.acked_frame(unknown, Seq(last), start), "{unknown:?} to {last} is none that was sent");
+        }
+        assert_eq!((w.frames_in_flight(), w.bytes), (3, 75));
+        // What is sent again begins behind what is in flight, hole or not.
+        assert!(w.rewind(Epoch(1), Seq(19), start));
+        assert_eq!((w.cursor(), w.frames_in_flight()), (Some(key(1, 10)), 1));
+        assert!(w.acked_frame(key(1, 10), Seq(19), start + Duration::from_secs(60)));
+        assert!(!w.overdue(start + Duration::from_secs(600)), "nothing is under way");
+    }
+
+    proptest! {
+        /// Whatever order and repetition, and whether frame by frame or up to a number: what is left is what was not named.
+        #[test]
+        fn acks_of_both_kinds_free_exactly_what_they_name(
+            acks in proptest::collection::vec((any::<bool>(), 0_u64..8, 0_u64..3), 0..20)
+        ) {
+            let now = Instant::now();
+            let mut w = Window::new(Limits { max_frames: 8, ..LIMITS });
+            let mut left: BTreeMap<u64, u64> = (0..8).map(|n| (n * 5 + 1, n * 5 + 5)).collect();
+            for (&first, &last) in &left {
+                w.sent(key(1, first), Seq(last), 7, now);
+            }
+            for (exactly, n, off) in acks {
+                // Off by something: an ack of a frame that was never sent, or one that ends inside a frame.
+                let (first, last) = (n * 5 + 1, n * 5 + 5 - off);
+                let before = left.len();
+                let freed = if exactly {
+                    left.retain(|f, l| (*f, *l) != (first, last));
+                    w.acked_frame(key(1, first), Seq(last), now)
+                } else {
+                    left.retain(|_, l| *l > last);
+                    w.acked(Epoch(1), Seq(last), now)
+                };
+                prop_assert_eq!(freed, left.len() < before);
+                let firsts: Vec<u64> = w.in_flight.iter().map(|f| f.key.first_seq.0).collect();
+                prop_assert_eq!(firsts, left.keys().copied().collect::<Vec<_>>());
+                prop_assert_eq!(w.bytes, left.len() * 7);
+            }
+        }
     }
 
     #[derive(Debug, Clone)]

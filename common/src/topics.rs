@@ -63,13 +63,26 @@ impl Topic {
     }
 }
 
-/// The payload on an agent's ack topic, as JSON: everything of `epoch` up to and including `seq` is durable.
+/// A single frame that is durable, whatever lies before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckedFrame {
+    /// The number of its first event.
+    pub first: Seq,
+    /// The number of its last event.
+    pub last: Seq,
+}
+
+/// The payload on an agent's ack topic, as JSON: everything of `epoch` up to and including `seq` is durable, and so is
+/// `frame`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableAck {
     /// The epoch that is acknowledged.
     pub epoch: Epoch,
-    /// The highest sequence number that is durable; all below are too.
+    /// The highest sequence number that is durable; all below are too. 0 from a hub that knows of single frames only.
     pub seq: Seq,
+    /// Exactly this frame of the epoch is durable too, for hubs that do not see all that lies before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<AckedFrame>,
     /// A gap was seen behind what was taken: send again from `seq + 1`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resend: bool,
@@ -114,8 +127,13 @@ mod tests {
 
     #[test]
     fn an_ack_is_plain_json() {
-        let ack = DurableAck { epoch: Epoch(5), seq: Seq(9), resend: false };
+        let ack = DurableAck { epoch: Epoch(5), seq: Seq(9), resend: false, frame: None };
         assert_eq!(serde_json::to_string(&ack).unwrap(), r#"{"epoch":5,"seq":9}"#);
         assert_eq!(serde_json::from_str::<DurableAck>(r#"{"epoch":5,"seq":9}"#).unwrap(), ack);
+        let frame = Some(AckedFrame { first: Seq(20), last: Seq(29) });
+        let ack = DurableAck { frame, ..ack };
+        let text = r#"{"epoch":5,"seq":9,"frame":{"first":20,"last":29}}"#;
+        assert_eq!(serde_json::to_string(&ack).unwrap(), text);
+        assert_eq!(serde_json::from_str::<DurableAck>(text).unwrap(), ack);
     }
 }

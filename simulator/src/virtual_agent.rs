@@ -181,7 +181,8 @@ mod tests {
         assert_eq!(first_seq(&mut agent), Some((1, 0, false)));
         assert_eq!(first_seq(&mut agent), Some((501, 0, false)));
         assert_eq!(first_seq(&mut agent), None);
-        let done = agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(500), resend: false }, Instant::now());
+        let done = agent
+            .acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(500), resend: false, frame: None }, Instant::now());
         assert_eq!(done.iter().map(|(_, events)| *events).collect::<Vec<_>>(), [500]);
         assert_eq!(first_seq(&mut agent), Some((1_001, 500, false)));
         agent.rewind();
@@ -199,7 +200,7 @@ mod tests {
         agent.rewind();
         assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
         assert_eq!(first_seq(&mut agent), Some((21, 0, false)));
-        let done = agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(510), resend: false }, now);
+        let done = agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(510), resend: false, frame: None }, now);
         assert_eq!(done.iter().map(|(_, events)| *events).collect::<Vec<_>>(), [20, 490]);
         assert_eq!((agent.sent_bytes, agent.backlog()), (0, 0));
     }
@@ -210,7 +211,7 @@ mod tests {
         let now = Instant::now();
         agent.make(&events(600), now);
         while agent.next_frame().is_some() {}
-        let wish = DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true };
+        let wish = DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true, frame: None };
         agent.acknowledge(&wish, now);
         assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
         agent.acknowledge(&wish, now);
@@ -225,12 +226,14 @@ mod tests {
         agent.make(&events(600), Instant::now());
         while agent.next_frame().is_some() {}
         assert!(
-            agent.acknowledge(&DurableAck { epoch: Epoch(8), seq: Seq(600), resend: true }, Instant::now()).is_empty()
+            agent
+                .acknowledge(&DurableAck { epoch: Epoch(8), seq: Seq(600), resend: true, frame: None }, Instant::now())
+                .is_empty()
         );
         assert_eq!(first_seq(&mut agent), None);
-        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true }, Instant::now());
+        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true, frame: None }, Instant::now());
         assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
-        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(600), resend: false }, Instant::now());
+        agent.acknowledge(&DurableAck { epoch: Epoch(9), seq: Seq(600), resend: false, frame: None }, Instant::now());
         assert_eq!((agent.backlog(), agent.under_way()), (0, 0));
     }
 }

@@ -6,6 +6,8 @@
 //!   with line, field and reason; otherwise it moves to `done/` once everything in it is durable.
 //! - A crash in between does no harm: the file is read again, and what was taken is a duplicate.
 //! - A full outbox puts a file off; it is never rejected for that.
+//! - A file whose name says nothing to us is rejected too, once it has stood still for a minute: it would lie there for
+//!   ever, and nobody would know. Names that programs give to what they are still writing are left alone.
 
 use super::documents::{Documents, parse_either};
 use super::gate::Intake;
@@ -18,13 +20,17 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
 /// Looks at which a file must be unchanged.
 const STILL: u32 = 2;
+/// How long a file with an unknown name must be unchanged before it is rejected: it may yet be renamed.
+const UNKNOWN_STILL: Duration = Duration::from_secs(60);
+/// How names end that programs give to what they are still writing.
+const UNFINISHED: [&str; 8] = [".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp", "~"];
 /// Events that become durable together.
 const SLICE: usize = 5_000;
 /// Largest file of changes or JSON: it is read as a whole, and the agent's memory is small. (Files of counts have no limit.)
@@ -41,6 +47,8 @@ struct Observed {
     len: u64,
     modified: Option<SystemTime>,
     looks: u32,
+    /// When it was first seen like that.
+    since: Instant,
     /// What was last said about it, so that it is said once.
     said: Option<String>,
 }
@@ -89,16 +97,17 @@ impl DropFolder {
                 std::thread::sleep(STOP_INTERVAL);
                 waited += STOP_INTERVAL;
             }
-            if let Err(error) = self.look(stopped) {
+            if let Err(error) = self.look(Instant::now(), stopped) {
                 tracing::warn!(folder = %self.folder.display(), %error, "the drop folder does not work as it should");
             }
         }
     }
 
     /// One look: takes the files that stand still.
-    fn look(&mut self, stopped: &watch::Receiver<bool>) -> io::Result<()> {
+    fn look(&mut self, now: Instant, stopped: &watch::Receiver<bool>) -> io::Result<()> {
         let mut present = HashMap::new();
         let mut ready = Vec::new();
+        let mut unknown = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let path = entry.path();
@@ -110,13 +119,18 @@ impl DropFolder {
             let (len, modified) = (metadata.len(), metadata.modified().ok());
             let mut seen = match self.observed.remove(&path) {
                 Some(o) if o.len == len && o.modified == modified => Observed { looks: o.looks.saturating_add(1), ..o },
-                _ => Observed { len, modified, looks: 0, said: None },
+                _ => Observed { len, modified, looks: 0, since: now, said: None },
             };
             match FileForm::of(&path) {
                 Some(form) if seen.looks >= STILL => ready.push((path.clone(), form)),
                 Some(_) => {}
+                None if is_unfinished(&path) => {}
+                None if now.duration_since(seen.since) >= UNKNOWN_STILL => unknown.push(path.clone()),
                 None if seen.said.is_none() => {
-                    tracing::warn!(file = %path.display(), "left alone in the drop folder: not a name that is taken there");
+                    tracing::warn!(
+                        file = %path.display(), rejected_in = ?UNKNOWN_STILL,
+                        "not a name that is taken in the drop folder"
+                    );
                     seen.said = Some(String::new());
                 }
                 None => {}
@@ -135,6 +149,13 @@ impl DropFolder {
                 tracing::warn!(file = %path.display(), %error, "a file in the drop folder gives trouble; it is tried again");
             }
         }
+        for path in unknown {
+            let reason = format!("is not one that is taken here (taken are {TAKEN_NAMES}{})", of_the_hub(&path));
+            let error = LineError { line: 0, field: "name".into(), reason };
+            if let Err(error) = self.reject(&path, &error) {
+                tracing::warn!(file = %path.display(), %error, "a file cannot be moved to rejected; it is tried again");
+            }
+        }
         Ok(())
     }
 
@@ -147,19 +168,7 @@ impl DropFolder {
                 self.intake.metrics().files_done.inc();
                 tracing::info!(file = name, accepted, duplicates, "a file was taken");
             }
-            Err(Trouble::Bad(error)) => {
-                let to = free_name(&self.folder.join("rejected"), &name);
-                // The reason first: a rejected file is never without one.
-                let mut reason = to.clone().into_os_string();
-                reason.push(".reason.txt");
-                let LineError { line, field, reason: why } = &error;
-                let text = format!("line: {line}\nfield: {field}\nreason: {why}\nNothing of this file was taken.\n");
-                fs::write(reason, text)?;
-                fs::rename(path, to)?;
-                self.observed.remove(path);
-                self.intake.metrics().files_rejected.inc();
-                tracing::warn!(file = name, %error, "a file was rejected");
-            }
+            Err(Trouble::Bad(error)) => self.reject(path, &error)?,
             Err(Trouble::NotNow(reason)) => {
                 if let Some(observed) = self.observed.get_mut(path)
                     && observed.said.as_ref() != Some(&reason)
@@ -170,6 +179,22 @@ impl DropFolder {
             }
             Err(Trouble::Stopping) => {}
         }
+        Ok(())
+    }
+
+    fn reject(&mut self, path: &Path, error: &LineError) -> io::Result<()> {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let to = free_name(&self.folder.join("rejected"), &name);
+        // The reason first: a rejected file is never without one.
+        let mut beside = to.clone().into_os_string();
+        beside.push(".reason.txt");
+        let LineError { line, field, reason } = error;
+        let text = format!("line: {line}\nfield: {field}\nreason: {reason}\nNothing of this file was taken.\n");
+        fs::write(beside, text)?;
+        fs::rename(path, to)?;
+        self.observed.remove(path);
+        self.intake.metrics().files_rejected.inc();
+        tracing::warn!(file = name, %error, "a file was rejected");
         Ok(())
     }
 
@@ -248,6 +273,21 @@ impl FileForm {
     }
 }
 
+/// What a reason says of names.
+const TAKEN_NAMES: &str =
+    "inventory_change_*.txt, inventory_snapshot_*.txt, inventory_snapshot_{store}_{time}, *.json, *.ndjson";
+
+fn of_the_hub(path: &Path) -> &'static str {
+    let is_reference = path.file_name().and_then(|n| n.to_str()).and_then(file_kind).is_some();
+    if is_reference { "; reference data goes to the hub" } else { "" }
+}
+
+/// Whether the name says that someone is still writing.
+fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    UNFINISHED.iter().any(|end| name.ends_with(end))
+}
+
 /// For JSON, the line is the place of the document in the file.
 fn check_size(path: &Path) -> Result<(), Trouble> {
     let len = fs::metadata(path)?.len();
@@ -290,6 +330,7 @@ mod tests {
         dir: tempfile::TempDir,
         folder: DropFolder,
         stopped: watch::Receiver<bool>,
+        now: Instant,
         _stop: watch::Sender<bool>,
     }
 
@@ -298,7 +339,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let folder = DropFolder::open(&dir.path().join("drop"), intake(dir.path(), max_buffer)).unwrap();
             let (_stop, stopped) = watch::channel(false);
-            Self { dir, folder, stopped, _stop }
+            Self { dir, folder, stopped, now: Instant::now(), _stop }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -319,7 +360,7 @@ mod tests {
 
         fn look(&mut self, times: u32) {
             for _ in 0..times {
-                self.folder.look(&self.stopped).unwrap();
+                self.folder.look(self.now, &self.stopped).unwrap();
             }
         }
 
@@ -343,6 +384,33 @@ mod tests {
         let done = ["inventory_change_1.txt", "inventory_snapshot_1_2021-01-01.txt", "shelf.json", "till.ndjson"];
         assert_eq!(s.names("done"), done);
         assert_eq!(s.names(""), ["notes.doc"]);
+    }
+
+    #[test]
+    fn a_file_of_an_unknown_name_is_rejected_once_it_has_stood_still_for_long() {
+        let mut s = Sandbox::new(1 << 30);
+        let unfinished = ["export.txt.part", "Export.TMP", ".hidden", "till.json~"];
+        for name in unfinished.into_iter().chain(["notes.doc", "store.txt", "grows.log"]) {
+            s.write(name, "x");
+        }
+        s.look(3);
+        s.now += UNKNOWN_STILL - Duration::from_millis(1);
+        s.write("grows.log", "xy");
+        s.look(3);
+        assert_eq!(s.names("").len(), 7, "not before its time");
+        s.now += Duration::from_millis(1);
+        s.look(1);
+        let rejected = ["notes.doc", "notes.doc.reason.txt", "store.txt", "store.txt.reason.txt"];
+        assert_eq!(s.names("rejected"), rejected);
+        assert_eq!(s.names(""), [".hidden", "Export.TMP", "export.txt.part", "grows.log", "till.json~"]);
+        let reason = |name: &str| fs::read_to_string(s.path("rejected").join(name)).unwrap();
+        let notes = reason("notes.doc.reason.txt");
+        assert!(notes.contains("field: name") && notes.contains("inventory_change_*.txt"), "{notes}");
+        assert!(reason("store.txt.reason.txt").contains("goes to the hub"));
+        s.now += UNKNOWN_STILL;
+        s.look(1);
+        assert_eq!(s.names("").len(), 4, "what grew had its time anew");
+        assert_eq!(s.folder.intake.metrics().files_rejected.get(), 3);
     }
 
     #[test]
@@ -392,7 +460,9 @@ mod tests {
         assert!(waiting > 0 && waiting < 3, "{waiting} of 3 fit");
         assert_eq!((s.names("").len(), s.names("rejected").len()), (1, 0));
         let outbox = Arc::clone(&s.folder.intake.reporter.outbox);
-        outbox.acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false }).unwrap();
+        outbox
+            .acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false, frame: None })
+            .unwrap();
         s.look(1);
         assert_eq!(s.events() + waiting, 3);
     }

@@ -118,40 +118,26 @@ async fn take_documents(
     batch.finish(documents.is_one()).await
 }
 
-/// A row that is refused does not end the file: reading goes on behind it, under the same header.
+/// A row that is refused does not end the file. The file is gone through once, however many there are.
 async fn take_count_file(intake: &Intake, body: &[u8]) -> HttpResponse {
-    let body = body.trim_ascii_start(); // blank lines before the header
-    let header_end = body.iter().position(|b| *b == b'\n').map_or(body.len(), |at| at + 1);
-    let (header, mut rest) = body.split_at(header_end);
-    let mut lines_before = 0;
     let mut batch = Batch::new(intake);
-    loop {
-        let mut refused: Option<LineError> = None;
-        for row in read_counts(std::io::Read::chain(header, rest)) {
-            let entry = match row {
-                Ok(count) => intake.check_store(count.store_id).map(|()| Event::Count(count)).map_err(|e| (e, None)),
-                Err(error) => {
-                    refused = Some(error);
-                    break;
+    // Blank lines before the header say nothing.
+    for row in read_counts(body.trim_ascii_start()) {
+        let entry = match row {
+            Ok(count) => intake.check_store(count.store_id).map(|()| Event::Count(count)).map_err(|e| (e, None)),
+            Err(LineError { line, field, reason }) => Err((FieldError { field, reason }, Some(line))),
+        };
+        match entry {
+            // The header: no row was looked at, so none was taken.
+            Err((refused, Some(..=1))) if batch.next_index == 0 => return refused_whole(intake, &refused),
+            entry => {
+                if let Err(refusal) = batch.add(entry).await {
+                    return batch.put_off(&refusal);
                 }
-            };
-            if let Err(refusal) = batch.add(entry).await {
-                return batch.put_off(&refusal);
             }
         }
-        let Some(error) = refused else { return batch.finish(false).await };
-        let field = FieldError { field: error.field, reason: error.reason };
-        if error.line <= 1 {
-            return refused_whole(intake, &field);
-        }
-        if let Err(refusal) = batch.add(Err((field, Some(lines_before + error.line)))).await {
-            return batch.put_off(&refusal);
-        }
-        for _ in 1..error.line {
-            rest = rest.iter().position(|b| *b == b'\n').map_or(&[][..], |at| &rest[at + 1..]);
-        }
-        lines_before += error.line - 1;
     }
+    batch.finish(false).await
 }
 
 /// One entry that was not taken.
@@ -238,6 +224,8 @@ impl<'a> Batch<'a> {
         let status = match refusal {
             Refusal::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::Storage(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            // It would be the same another time.
+            Refusal::Unreadable(_) => return HttpResponse::InternalServerError().json(answer),
         };
         HttpResponse::build(status).insert_header((header::RETRY_AFTER, "5")).json(answer)
     }

@@ -8,7 +8,9 @@
 //!   of their own, which would have to be synced each.
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
 
-use super::{Backlog, FrameInfo, OutboxError, Progress, State};
+use super::progress::{Backlog, Progress, State};
+use super::{FrameInfo, OutboxError};
+use crate::folders::create_durably;
 use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
 use std::collections::BTreeMap;
@@ -19,6 +21,10 @@ use std::time::{Duration, Instant};
 const INLINE: usize = 512;
 const CHUNK: usize = 4_000;
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// sled's cache has 256 shards, and each counts what is in memory only once 64 accesses have gathered in it. One access for
+/// each chunk would let 256 * 64 * 4 KB gather beside the cache, whatever its bound. So each chunk is looked at this often
+/// more: that costs less than a hundredth of writing it.
+const LOOKS: usize = 8;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -29,26 +35,36 @@ pub(super) struct Store {
     bodies: sled::Tree,
     meta: sled::Tree,
     file: File,
+    /// Writes and flushes that still succeed, as with a disk that is about to break.
+    #[cfg(test)]
+    pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Store {
     /// Opens or creates the database in a folder of its own.
     pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
-        std::fs::create_dir_all(path)?;
+        create_durably(path)?;
         let db = open_when_unlocked(path)?;
         let (index, bodies, meta) = (db.open_tree("index")?, db.open_tree("bodies")?, db.open_tree("meta")?);
         let file = File::open(path.join("db"))?;
-        let store = Self { db, index, bodies, meta, file };
+        let store = Self {
+            db,
+            index,
+            bodies,
+            meta,
+            file,
+            #[cfg(test)]
+            writes_left: std::sync::Arc::new(u64::MAX.into()),
+        };
         store.sync()?;
         // The names of the files, too.
-        for folder in [Some(path), path.parent()].into_iter().flatten().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
+        File::open(path)?.sync_all()?;
         Ok(store)
     }
 
     /// Makes everything written so far durable.
     pub(super) fn sync(&self) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.db.flush()?;
         self.file.sync_data()?;
         Ok(())
@@ -64,7 +80,7 @@ impl Store {
             match key.split_first() {
                 _ if key.as_ref() == b"pruned" => pruned = Epoch(number),
                 Some((b'w', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().written = Seq(number),
-                Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().acked = Seq(number),
+                Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().told = Seq(number),
                 _ => return Err(OutboxError::Damaged(format!("an unknown entry {key:?} in meta"))),
             }
         }
@@ -76,6 +92,9 @@ impl Store {
             firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
             let progress = epochs.entry(info.key.epoch).or_default();
             progress.written = progress.written.max(info.last_seq());
+        }
+        for (epoch, progress) in &mut epochs {
+            progress.settle(progress.written, firsts.get(epoch).copied());
         }
         self.remove_orphans(&epochs, &firsts)?;
         Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
@@ -109,6 +128,7 @@ impl Store {
         body: &[u8],
         accepted_at: u64,
     ) -> Result<FrameInfo, OutboxError> {
+        self.before_write()?;
         let len = u32::try_from(body.len()).map_err(|_| OutboxError::Damaged("a body over 4 GiB".into()))?;
         let mut entry = Vec::with_capacity(16 + if body.len() <= INLINE { body.len() } else { 0 });
         entry.extend_from_slice(&count.to_be_bytes());
@@ -118,7 +138,9 @@ impl Store {
             entry.extend_from_slice(body);
         } else {
             for (index, chunk) in body.chunks(CHUNK).enumerate() {
-                self.bodies.insert(chunk_key(key, index), chunk)?;
+                let place = chunk_key(key, index);
+                self.bodies.insert(place, chunk)?;
+                look_again(&self.bodies, &place)?;
             }
         }
         self.index.insert(key_bytes(key), entry)?;
@@ -132,8 +154,12 @@ impl Store {
         }
         let mut body = Vec::with_capacity(info.len as usize);
         for index in 0..(info.len as usize).div_ceil(CHUNK) {
-            match self.bodies.get(chunk_key(info.key, index))? {
-                Some(chunk) => body.extend_from_slice(&chunk),
+            let place = chunk_key(info.key, index);
+            match self.bodies.get(place)? {
+                Some(chunk) => {
+                    body.extend_from_slice(&chunk);
+                    look_again(&self.bodies, &place)?;
+                }
                 None => return Err(OutboxError::Damaged(format!("{:?} has no chunk {index}", info.key))),
             }
         }
@@ -142,6 +168,7 @@ impl Store {
 
     /// Removes a frame.
     pub(super) fn remove(&self, info: &FrameInfo) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.index.remove(key_bytes(info.key))?;
         if info.len as usize > INLINE {
             for index in 0..(info.len as usize).div_ceil(CHUNK) {
@@ -149,6 +176,12 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The frame at a place, if there is one.
+    pub(super) fn frame(&self, key: FrameKey) -> Result<Option<FrameInfo>, OutboxError> {
+        let key = key_bytes(key);
+        self.index.get(key)?.map(|value| read_info(&(key.as_slice().into(), value))).transpose()
     }
 
     /// The frames of one epoch, in order.
@@ -168,13 +201,14 @@ impl Store {
         self.write_progress(b'w', epoch, seq)
     }
 
-    /// The highest number that is durable at the hub.
-    pub(super) fn write_acked(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+    /// The number up to which everything is durable at the hub, as it says.
+    pub(super) fn write_told(&self, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
         self.write_progress(b'a', epoch, seq)
     }
 
     /// Forgets an epoch that has nothing left to send, and remembers that it was forgotten.
     pub(super) fn forget_epoch(&self, epoch: Epoch) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.meta.insert(b"pruned", &epoch.0.to_be_bytes())?;
         self.meta.remove(meta_key(b'w', epoch))?;
         self.meta.remove(meta_key(b'a', epoch))?;
@@ -195,9 +229,31 @@ impl Store {
     }
 
     fn write_progress(&self, kind: u8, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.meta.insert(meta_key(kind, epoch), &seq.0.to_be_bytes())?;
         Ok(())
     }
+
+    #[cfg(not(test))]
+    fn before_write(&self) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
+    /// Fails once the disk is said to be broken.
+    #[cfg(test)]
+    fn before_write(&self) -> Result<(), OutboxError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.writes_left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| OutboxError::Io(std::io::Error::other("the disk is broken")))
+    }
+}
+
+/// See [`LOOKS`].
+fn look_again(tree: &sled::Tree, key: &[u8]) -> Result<(), OutboxError> {
+    for _ in 0..LOOKS {
+        tree.contains_key(key)?;
+    }
+    Ok(())
 }
 
 /// Opens the database. Its lock may outlive the one who held it for a moment: sled lets go of its file on a thread of its

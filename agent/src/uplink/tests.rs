@@ -5,6 +5,7 @@ use crate::hub_url::HubUrl;
 use crate::outbox::test_support::{frame, outbox};
 use bytes::BytesMut;
 use onhand_common::frame::Frame;
+use onhand_common::topics::AckedFrame;
 use onhand_common::{Epoch, Seq};
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, PubAck, SubAck};
 use std::net::SocketAddr;
@@ -88,7 +89,16 @@ impl HubSide {
     }
 
     async fn ack(&mut self, epoch: Epoch, seq: u64, resend: bool) {
-        let ack = serde_json::to_vec(&DurableAck { epoch, seq: Seq(seq), resend }).unwrap();
+        self.say(DurableAck { epoch, seq: Seq(seq), resend, frame: None }).await;
+    }
+
+    async fn ack_frame(&mut self, epoch: Epoch, first: u64, last: u64) {
+        let frame = Some(AckedFrame { first: Seq(first), last: Seq(last) });
+        self.say(DurableAck { epoch, seq: Seq(0), resend: false, frame }).await;
+    }
+
+    async fn say(&mut self, ack: DurableAck) {
+        let ack = serde_json::to_vec(&ack).unwrap();
         let publish = Publish::new("onhand/v1/agents/a-1/ack", QoS::AtMostOnce, ack, None);
         self.send(Packet::Publish(publish)).await;
     }
@@ -185,6 +195,36 @@ async fn a_hub_that_misses_something_gets_it_again() {
     hub.ack(epoch, 8, false).await;
     s.until_backlog(0).await;
     assert_eq!(s.metrics.frames_sent.get(), 7);
+}
+
+#[tokio::test]
+async fn frames_acknowledged_one_by_one_are_not_sent_again_and_a_hole_can_be_got_over() {
+    let s = Sandbox::start(6).await;
+    let epoch = s.outbox.epoch();
+    let mut hub = HubSide::accept(&s.listener).await;
+    assert_eq!(hub.frames(4).await, [1, 3, 5, 7]);
+    hub.ack_frame(epoch, 5, 6).await;
+    let next = hub.frame().await.unwrap();
+    assert_eq!(
+        (next.first_seq, next.acked_seq),
+        (Seq(9), Seq(0)),
+        "the window moved on, but there is no way past the hole"
+    );
+    hub.ack_frame(epoch, 1, 2).await;
+    let next = hub.frame().await.unwrap();
+    assert_eq!((next.first_seq, next.acked_seq), (Seq(11), Seq(2)));
+    s.until_backlog(8).await;
+    drop(hub);
+    let mut hub = HubSide::accept(&s.listener).await;
+    assert_eq!(hub.frames(4).await, [3, 7, 9, 11], "only what is still in the outbox");
+    // A hub that wants every number in its place has 3 and 4, and waits for 5 and 6, which are durable elsewhere.
+    hub.ack(epoch, 4, true).await;
+    let again = hub.frame().await.unwrap();
+    assert!(again.epoch > epoch && again.first_seq == Seq(1));
+    assert_eq!(hub.frames(2).await, [3, 5]);
+    assert!(!s.outbox.rolled_back());
+    hub.ack(again.epoch, 6, false).await;
+    s.until_backlog(0).await;
 }
 
 #[tokio::test]

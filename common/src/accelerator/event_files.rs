@@ -50,12 +50,14 @@ pub fn read_changes(input: impl Read) -> Result<Vec<Transaction>, LineError> {
 
 /// Reads a count file, row by row; with or without a leading unnamed index column.
 ///
-/// A file that cannot be read at all gives one error and ends; so does the first bad row.
+/// A file that cannot be read at all gives one error, of line 1, and ends. A bad row gives an error too, and the rows
+/// behind it come all the same: whoever wants the file whole or not at all stops at the first error.
 pub fn read_counts<R: Read>(input: R) -> Counts<R> {
-    match Table::open(input, COUNT_COLUMNS) {
-        Ok(table) => Counts { table: Some(table), error: None, times: Times::default() },
-        Err(error) => Counts { table: None, error: Some(error), times: Times::default() },
-    }
+    let (table, error) = match Table::open(input, COUNT_COLUMNS) {
+        Ok(table) => (Some(table), None),
+        Err(error) => (None, Some(error)),
+    };
+    Counts { table, error, times: Times::default() }
 }
 
 /// The counts of a file: see [`read_counts`].
@@ -72,12 +74,13 @@ impl<R: Read> Iterator for Counts<R> {
         if let Some(error) = self.error.take() {
             return Some(Err(error));
         }
-        let result = match self.table.as_mut()?.next_row() {
+        let table = self.table.as_mut()?;
+        let result = match table.next_row() {
             Ok(None) => None,
             Ok(Some(row)) => Some(count(&row, &mut self.times)),
             Err(error) => Some(Err(error)),
         };
-        if !matches!(result, Some(Ok(_))) {
+        if result.is_none() || table.is_broken() {
             self.table = None;
         }
         result
@@ -282,9 +285,33 @@ mod tests {
         }
         let mut counts = read_counts(&b"item_id,employee_id,store_id,date_time,quantity\n1,2,3,x,4\n1,2,3,4,5\n"[..]);
         assert_eq!(counts.next().unwrap().unwrap_err().field, "date_time");
+        assert_eq!(counts.next().unwrap().unwrap_err().field, "date_time");
         assert!(counts.next().is_none());
         let mut counts = read_counts(&b"hello"[..]);
         assert_eq!(counts.next().unwrap().unwrap_err().line, 1);
+        assert!(counts.next().is_none());
+    }
+
+    #[test]
+    fn good_rows_behind_bad_ones_are_read_under_their_own_line() {
+        let text = "item_id,employee_id,store_id,date_time,quantity\nx,2,3,2021-01-01 09:00:00,4\n1,2,3\n\n\
+                    1,2,3,2021-01-01 09:00:00,4\n\"a\nb\",2,3,2021-01-01 09:00:00,4\n1,2,3,2021-01-01 09:00:00,5\n1,2\n";
+        let read: Vec<_> = read_counts(text.as_bytes()).map(|c| c.map(|c| c.quantity).map_err(|e| e.line)).collect();
+        assert_eq!(read, [Err(2), Err(3), Ok(4), Err(6), Ok(5), Err(9)]);
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_ends_with_its_error() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the disk is gone"))
+            }
+        }
+        let text = &b"item_id,employee_id,store_id,date_time,quantity\n1,2,3,2021-01-01 09:00:00,4\n"[..];
+        let mut counts = read_counts(text.chain(Broken));
+        assert_eq!(counts.next().unwrap().unwrap().quantity, 4);
+        assert!(counts.next().unwrap().unwrap_err().reason.contains("the disk is gone"));
         assert!(counts.next().is_none());
     }
 

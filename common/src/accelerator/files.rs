@@ -73,6 +73,7 @@ pub(super) struct Table<R, const N: usize> {
     /// csv leaves the `\n` of `\r\n` to the next row, and so names the line before that row's.
     line_offset: u64,
     record: ByteRecord,
+    broken: bool,
 }
 
 /// One row: the columns that were asked for, in the order of asking.
@@ -119,13 +120,15 @@ impl<R: Read, const N: usize> Table<R, N> {
             }
         }
         let line_offset = u64::from(reader.position().line() == 1);
-        Ok(Self { reader, names, places, width: header.len(), line_offset, record })
+        Ok(Self { reader, names, places, width: header.len(), line_offset, record, broken: false })
     }
 
     /// The next row; `None` at the end.
     pub(super) fn next_row(&mut self) -> Result<Option<Row<'_, N>>, LineError> {
         let before = self.reader.position().line() + self.line_offset;
-        if !self.reader.read_byte_record(&mut self.record).map_err(|e| unreadable(&e, before))? {
+        let read = self.reader.read_byte_record(&mut self.record);
+        self.broken = read.is_err();
+        if !read.map_err(|e| unreadable(&e, before))? {
             return Ok(None);
         }
         let line = self.record.position().map_or(before, |p| p.line() + self.line_offset);
@@ -134,6 +137,13 @@ impl<R: Read, const N: usize> Table<R, N> {
             return Err(LineError::new(line, "row", reason));
         }
         Ok(Some(Row { line, names: &self.names, places: &self.places, record: &self.record }))
+    }
+}
+
+impl<R, const N: usize> Table<R, N> {
+    /// Whether reading itself failed: then no row follows.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 }
 

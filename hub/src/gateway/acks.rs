@@ -174,7 +174,7 @@ impl Waiting {
         }
         let epochs = queue.acks.entry(agent.clone()).or_default();
         let (slot, was_there) = epochs.entry(ack.epoch).or_insert((ack, retained));
-        *slot = DurableAck { epoch: ack.epoch, seq: slot.seq.max(ack.seq), resend: slot.resend || ack.resend };
+        *slot = DurableAck { seq: slot.seq.max(ack.seq), resend: slot.resend || ack.resend, ..ack };
         *was_there |= retained;
         if epochs.len() > EPOCHS_PER_AGENT {
             epochs.pop_first();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn ack(epoch: u64, seq: u64) -> DurableAck {
-        DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false }
+        DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false, frame: None }
     }
 
     fn resend(epoch: u64, seq: u64) -> DurableAck {

@@ -78,7 +78,7 @@ impl Intake {
                     view.durable_seq = position.seq.0;
                 }
             });
-            self.acks.publish(agent, DurableAck { epoch: position.epoch, seq: position.seq, resend });
+            self.acks.publish(agent, DurableAck { epoch: position.epoch, seq: position.seq, resend, frame: None });
         }
     }
 

@@ -117,7 +117,7 @@ pub fn agent(name: &str) -> AgentId {
 }
 
 pub fn ack(epoch: u64, seq: u64) -> DurableAck {
-    DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false }
+    DurableAck { epoch: Epoch(epoch), seq: Seq(seq), resend: false, frame: None }
 }
 
 pub fn frames_of(name: &str) -> String {

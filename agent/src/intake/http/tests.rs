@@ -98,6 +98,30 @@ async fn counts_come_as_json_and_csv() {
     assert_eq!(intake.reporter.outbox.backlog().events, 4);
 }
 
+/// Each row once: of very many bad ones some are named and the rest counted, and the good ones between them are taken.
+#[actix_web::test]
+async fn a_count_file_of_bad_rows_is_gone_through_once() {
+    let bad = 300_000;
+    let mut csv = String::from("item_id,employee_id,store_id,date_time,quantity\n");
+    for n in 0..bad {
+        csv.push_str("x,7,1,2021-01-01 09:30:00,5\n");
+        if n % 100_000 == 0 {
+            csv.push_str(&format!("{},7,1,2021-01-01 09:30:00,5\n", n + 1));
+        }
+    }
+    // Behind what was accepted: a row that says what a header says is a bad row, not a bad file.
+    csv.push_str("item_id,employee_id,store_id,date_time,quantity\n");
+    let (answers, intake) = ask(1 << 30, vec![post("/v1/counts", csv)]).await;
+    let (status, body) = &answers[0];
+    assert_eq!((*status, &body["accepted"]), (200, &json!(3)));
+    let refused = body["refused"].as_array().unwrap();
+    assert_eq!((refused.len(), &body["refused_not_named"]), (MAX_NAMED, &json!(bad + 1 - MAX_NAMED)));
+    assert_eq!((&refused[0]["index"], &refused[0]["line"]), (&json!(0), &json!(2)));
+    assert_eq!((&refused[1]["index"], &refused[1]["line"]), (&json!(2), &json!(4)));
+    assert_eq!(intake.metrics().refused.get(), bad as u64 + 1);
+    assert_eq!(intake.reporter.outbox.backlog().events, 3);
+}
+
 #[actix_web::test]
 async fn garbage_gets_a_clear_answer_and_changes_nothing() {
     let long_id = sale(&"x".repeat(2_000), 1);
