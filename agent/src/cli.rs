@@ -79,10 +79,15 @@ fn table(r: &StatusReport) -> String {
     });
     let age = age.map(|text| text.split(' ').take(2).collect::<Vec<_>>().join(" "));
     let stores = r.stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let hub = match &r.connection_error {
+        _ if r.connected => "connected".into(),
+        Some(reason) => format!("NOT CONNECTED: {reason}"),
+        None => "NOT CONNECTED".into(),
+    };
     let mut rows = vec![
         ("agent", format!("{} (version {})", r.agent_id, r.version)),
         ("stores", stores),
-        ("hub", if r.connected { "connected".into() } else { "NOT CONNECTED".into() }),
+        ("hub", hub),
         ("last durable ack", or_none(r.last_ack.map(|t| t.to_string()))),
         (
             "waiting",
@@ -121,14 +126,19 @@ mod tests {
     fn a_status_is_a_table_that_shows_trouble() {
         let report = serde_json::json!({
             "agent_id": "a-1", "version": "0.1.0", "stores": [1, 2], "epoch": 5, "connected": false,
+            "connection_error": "no route",
             "backlog": {"events": 3, "frames": 1, "bytes": 2048}, "max_buffer": 1 << 30,
             "oldest_unacknowledged_seconds": 75.5, "last_ack": null, "accepted": 3, "duplicates": 0, "refused": 1,
             "rolled_back": true, "trouble": "the disk is full"
         });
         let text = table(&serde_json::from_value(report).unwrap());
-        for part in
-            ["NOT CONNECTED", "3 events in 1 frames, 2.0 KiB of 1.0 GiB", "1m 15s", "ROLLED BACK", "the disk is full"]
-        {
+        for part in [
+            "NOT CONNECTED: no route",
+            "3 events in 1 frames, 2.0 KiB of 1.0 GiB",
+            "1m 15s",
+            "ROLLED BACK",
+            "the disk is full",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }

@@ -168,8 +168,9 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
 }
 
-/// Bytes under way, at most. More would not help: a hub acknowledges about once a second.
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes under way, at most: while a backlog drains, the client may hold all of them in memory. A hub acknowledges about
+/// once a second, so this is also what an agent sends in a second at most.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
 /// Puts the sources together and validates the whole.
 ///

@@ -2,6 +2,7 @@
 //! what tills send.
 
 use crate::outbox::Outbox;
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -38,6 +39,8 @@ pub(crate) struct Metrics {
     pub(crate) denied: Counter,
     /// Whether the hub is connected.
     pub(crate) connected: AtomicBool,
+    /// Why the last connection to the hub ended, or was not made; `None` while one stands.
+    pub(crate) connection_error: Mutex<Option<String>>,
     /// When the last durable ack came, microseconds since 1970; 0: never.
     pub(crate) last_ack: AtomicI64,
     registry: OnceLock<Registered>,
@@ -74,6 +77,7 @@ impl Default for Metrics {
             watchdog: Counter::default(),
             denied: Counter::default(),
             connected: AtomicBool::new(false),
+            connection_error: Mutex::new(None),
             last_ack: AtomicI64::new(0),
             registry: OnceLock::new(),
         }

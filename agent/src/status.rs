@@ -35,6 +35,9 @@ pub(crate) struct StatusReport {
     pub(crate) epoch: Epoch,
     /// Whether the hub is connected.
     pub(crate) connected: bool,
+    /// Why it is not, if that is known.
+    #[serde(default)]
+    pub(crate) connection_error: Option<String>,
     /// What waits for the hub.
     pub(crate) backlog: BacklogStatus,
     /// The bound on the backlog's bytes.
@@ -89,6 +92,7 @@ impl Reporter {
             stores: self.stores.to_vec(),
             epoch: self.outbox.epoch(),
             connected: self.metrics.connected.load(Ordering::Relaxed),
+            connection_error: self.metrics.connection_error.lock().clone(),
             backlog: BacklogStatus { events: backlog.events, frames: backlog.frames, bytes: backlog.bytes },
             max_buffer: self.outbox.max_bytes(),
             oldest_unacknowledged_seconds: oldest

@@ -72,6 +72,7 @@ pub(crate) async fn run(config: HubConfig, limits: Limits, reporter: Reporter, m
             End::Lost(reason) => {
                 let pause = uplink.pause();
                 tracing::warn!(hub = %uplink.config.url, reason, next_try_in = ?pause, "not connected to the hub");
+                *uplink.metrics.connection_error.lock() = Some(reason);
                 pause
             }
         };
@@ -199,6 +200,7 @@ impl Uplink {
         tracing::info!(hub = %self.config.url, backlog = self.outbox.backlog().events, "connected to the hub");
         self.metrics.connections.inc();
         self.metrics.connected.store(true, Ordering::Relaxed);
+        *self.metrics.connection_error.lock() = None;
         self.window.restart();
         link.connected = true;
         link.client.try_subscribe(topics::ack(&self.agent), QoS::AtLeastOnce).map_err(|e| e.to_string())?;

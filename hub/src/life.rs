@@ -115,12 +115,11 @@ impl Life {
         let presence = Arc::new(Presence::default());
         note_presence(&silver, &presence);
         let (files, live_files) = watch::channel(Arc::new(silver));
-        let (lookup, requests) = IdentityLookup::new(Arc::clone(&presence));
+        let (lookup, requests) = IdentityLookup::new(presence);
         let reader = IdentityReader {
             changes: Table::open(&around.lake, TableName::InventoryChange).await?,
             counts: Table::open(&around.lake, TableName::InventorySnapshot).await?,
             files: live_files,
-            presence,
         };
 
         let threads = ActorThreads::start(habits.threads).await?;

@@ -12,8 +12,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
-use rumqttc::v5::{AsyncClient, Event as MqttEvent, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event as MqttEvent, MqttOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,9 +26,10 @@ const WINDOW: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 /// How long one part of the agents stays away before the next part does.
 const TURN: Duration = Duration::from_secs(5);
-/// Without progress for so long an agent sends again; for so much longer the run has failed.
+/// Without progress for so long an agent sends again.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
-const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
+/// Pause before a connection that was lost, or not made, is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// An agent with so much waiting makes no more.
 const MOST_BACKLOG: u64 = 100_000;
 
@@ -47,6 +48,9 @@ pub struct LoadOptions {
     /// How long transactions are made; the run ends when all of them are durable.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
+    /// How long to wait, when all transactions are made, for the hub to make more of them durable.
+    #[arg(long, default_value = "2min", value_parser = humantime::parse_duration)]
+    pub give_up_after: Duration,
     /// Share of frames that are sent twice (0.05 or 5%).
     #[arg(long, default_value = "0", value_parser = share)]
     pub duplicates: f64,
@@ -101,7 +105,7 @@ impl Counters {
 /// Runs the load and prints what came of it.
 ///
 /// # Errors
-/// Says that the hub was not reached or did not make everything durable.
+/// Says that the hub was not reached, refused an agent, or did not make everything durable.
 pub async fn load(options: LoadOptions) -> anyhow::Result<()> {
     let address = hub_address(&options.hub)?;
     let probe = tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect((&*address.0, address.1)));
@@ -122,16 +126,19 @@ pub async fn load(options: LoadOptions) -> anyhow::Result<()> {
     let bar = summary::rate_bar("transactions", (options.rate * options.duration.as_secs_f64()) as u64);
     let mut latencies = Latencies::default();
     let mut tick = tokio::time::interval(Duration::from_millis(250));
-    loop {
+    let ended = loop {
         tokio::select! {
             done = tasks.join_next() => match done {
-                Some(done) => latencies.extend(&done??),
-                None => break,
+                Some(Ok(Ok(of_one))) => latencies.extend(&of_one),
+                Some(Ok(Err(error))) => break Err(error),
+                Some(Err(panicked)) => break Err(panicked.into()),
+                None => break Ok(()),
             },
             _ = tick.tick() => show(&bar, &counters),
         }
-    }
+    };
     bar.finish_and_clear();
+    ended?;
     print_summary(&options, &counters, &latencies, began.elapsed());
     Ok(())
 }
@@ -170,11 +177,24 @@ struct AgentRun {
     latencies: Latencies,
     made: u64,
     last_progress: Instant,
+    last_resend: Instant,
+    /// Why there is no connection, as the last attempt ended.
+    trouble: Option<String>,
+}
+
+/// What a connection reports.
+enum News {
+    Connected,
+    Ack(DurableAck),
+    /// It was lost or not made, and is tried again.
+    Lost(String),
+    /// The broker does not want this agent, now or later.
+    Refused(ConnectReturnCode),
 }
 
 struct Connection {
     client: AsyncClient,
-    events: mpsc::Receiver<Packet>,
+    news: mpsc::Receiver<News>,
     poll: JoinHandle<()>,
     ready: bool,
 }
@@ -208,6 +228,8 @@ impl AgentRun {
             latencies: Latencies::default(),
             made: 0,
             last_progress: Instant::now(),
+            last_resend: Instant::now(),
+            trouble: None,
         })
     }
 
@@ -225,8 +247,8 @@ impl AgentRun {
                 connection = Some(self.connect());
             }
             tokio::select! {
-                packet = receive(&mut connection) => match (packet, connection.as_mut()) {
-                    (Some(packet), Some(open)) => self.take(packet, open),
+                news = receive(&mut connection) => match (news, connection.as_mut()) {
+                    (Some(news), Some(open)) => self.hear(news, open)?,
                     _ => connection = None,
                 },
                 _ = tick.tick() => {
@@ -265,48 +287,61 @@ impl AgentRun {
         network.set_tcp_nodelay(true);
         mqtt.set_network_options(network);
         let (client, mut event_loop) = AsyncClient::new(mqtt, 4 * WINDOW);
-        let (sender, events) = mpsc::channel(64);
+        let (sender, news) = mpsc::channel(64);
         let counters = self.counters.clone();
         let poll = tokio::spawn(async move {
             loop {
-                match event_loop.poll().await {
-                    Ok(MqttEvent::Incoming(packet @ (Packet::ConnAck(_) | Packet::Publish(_)))) => {
-                        if matches!(packet, Packet::ConnAck(_)) {
-                            counters.connections.fetch_add(1, Ordering::Relaxed);
-                        }
-                        if sender.send(packet).await.is_err() {
-                            return;
-                        }
+                let news = match event_loop.poll().await {
+                    Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
+                        counters.connections.fetch_add(1, Ordering::Relaxed);
+                        News::Connected
                     }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!("connection lost: {error}");
-                        tokio::time::sleep(Duration::from_millis(500)).await;
+                    Ok(MqttEvent::Incoming(Packet::Publish(publish))) => {
+                        let Ok(ack) = serde_json::from_slice(&publish.payload) else { continue };
+                        News::Ack(ack)
                     }
+                    Ok(_) => continue,
+                    Err(ConnectionError::ConnectionRefused(code)) if for_good(code) => News::Refused(code),
+                    Err(error) => News::Lost(error.to_string()),
+                };
+                let lost = matches!(news, News::Lost(_));
+                if sender.send(news).await.is_err() {
+                    return;
+                }
+                if lost {
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });
-        Connection { client, events, poll, ready: false }
+        Connection { client, news, poll, ready: false }
     }
 
-    fn take(&mut self, packet: Packet, connection: &mut Connection) {
-        match packet {
-            Packet::ConnAck(_) => {
+    fn hear(&mut self, news: News, connection: &mut Connection) -> anyhow::Result<()> {
+        match news {
+            News::Connected => {
+                self.trouble = None;
                 connection.ready =
                     connection.client.try_subscribe(topics::ack(&self.agent.id), QoS::AtLeastOnce).is_ok();
                 self.agent.rewind();
             }
-            Packet::Publish(publish) => {
+            News::Ack(ack) => {
                 let now = Instant::now();
-                let Ok(ack) = serde_json::from_slice::<DurableAck>(&publish.payload) else { return };
                 for (latency, events) in self.agent.acknowledge(&ack, now) {
                     self.latencies.record(latency);
                     self.counters.acked.fetch_add(events, Ordering::Relaxed);
                     self.last_progress = now;
                 }
             }
-            _ => {}
+            News::Lost(reason) => {
+                tracing::debug!("connection lost: {reason}");
+                connection.ready = false;
+                self.trouble = Some(reason);
+            }
+            News::Refused(code) => {
+                bail!("{} was refused by the broker at {}: {code:?}", self.agent.id, self.options.hub)
+            }
         }
+        Ok(())
     }
 
     fn send(&mut self, connection: &mut Connection) {
@@ -331,23 +366,26 @@ impl AgentRun {
         }
     }
 
-    /// Sends again when acks stay away, and gives up when they stay away for good.
+    /// Sends again when acks stay away, and gives up when they stay away for good, with a connection or without.
     fn watch(&mut self) -> anyhow::Result<()> {
-        if self.agent.under_way() == 0 {
-            if self.agent.backlog() == 0 {
-                self.last_progress = Instant::now();
-            }
-        } else if self.last_progress.elapsed() > RESEND_AFTER {
-            let over = self.began.elapsed() > self.options.duration;
-            ensure!(
-                !over || self.last_progress.elapsed() < GIVE_UP_AFTER,
-                "{} has {} events that the hub did not make durable within {GIVE_UP_AFTER:?}",
-                self.agent.id,
-                self.agent.backlog()
-            );
-            if self.last_progress.elapsed().as_secs().is_multiple_of(RESEND_AFTER.as_secs()) {
-                self.agent.rewind();
-            }
+        let now = Instant::now();
+        if self.agent.backlog() == 0 {
+            self.last_progress = now;
+            return Ok(());
+        }
+        let since_progress = now - self.last_progress;
+        let since_end = (now - self.began).saturating_sub(self.options.duration);
+        ensure!(
+            since_progress.min(since_end) < self.options.give_up_after,
+            "{} has {} events that the hub did not make durable within {}{}",
+            self.agent.id,
+            self.agent.backlog(),
+            humantime::format_duration(self.options.give_up_after),
+            self.trouble.as_ref().map(|trouble| format!("; it is not connected: {trouble}")).unwrap_or_default()
+        );
+        if self.agent.under_way() > 0 && since_progress.min(now - self.last_resend) > RESEND_AFTER {
+            self.last_resend = now;
+            self.agent.rewind();
         }
         Ok(())
     }
@@ -409,10 +447,16 @@ impl AgentRun {
     }
 }
 
+/// Whether trying again would be answered alike: wrong credentials, or a broker that is not made for this agent.
+fn for_good(code: ConnectReturnCode) -> bool {
+    use ConnectReturnCode::*;
+    !matches!(code, ServiceUnavailable | ServerUnavailable | ServerBusy | QuotaExceeded | ConnectionRateExceeded)
+}
+
 /// Waits for ever without a connection; `None` when the connection's task has ended.
-async fn receive(connection: &mut Option<Connection>) -> Option<Packet> {
+async fn receive(connection: &mut Option<Connection>) -> Option<News> {
     match connection {
-        Some(open) => open.events.recv().await,
+        Some(open) => open.news.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -468,6 +512,7 @@ fn print_summary(options: &LoadOptions, counters: &Counters, latencies: &Latenci
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn shares_and_addresses_are_read() {
@@ -482,20 +527,19 @@ mod tests {
         );
     }
 
+    fn options(hub: &str, more: &[&str]) -> LoadOptions {
+        #[derive(clap::Parser)]
+        struct Parsed {
+            #[command(flatten)]
+            options: LoadOptions,
+        }
+        <Parsed as clap::Parser>::parse_from([&["load", "--hub", hub][..], more].concat()).options
+    }
+
     #[test]
     fn a_share_of_the_stores_is_away_at_a_time_and_all_take_turns() {
-        let options = Arc::new(LoadOptions {
-            hub: String::new(),
-            stores: 20,
-            rate: 1.,
-            duration: Duration::from_secs(1_000),
-            duplicates: 0.,
-            reorder: 0.,
-            offline: 0.1,
-            items: 1,
-            seed: 1,
-            password: None,
-        });
+        let options = options("mqtt://h", &["--stores", "20", "--duration", "1000s", "--offline", "0.1"]);
+        let options = Arc::new(options);
         let away_after = |seconds: u64| -> Vec<u32> {
             let began = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
             let run = |index| {
@@ -510,5 +554,34 @@ mod tests {
             seen.extend(away);
         }
         assert_eq!(seen.len(), 20);
+    }
+
+    /// A broker that gives everyone the same answer, and its URL.
+    async fn broker(answer: &'static [u8]) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(answer).await;
+                open.push(stream);
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_refused_ends_the_run_at_once() {
+        let hub = broker(&[0x20, 3, 0, 0x86, 0]).await;
+        let error = load(options(&hub, &["--duration", "10days"])).await.unwrap_err().to_string();
+        assert!(error.contains("refused by the broker") && error.contains("BadUserNamePassword"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_never_takes_an_agent_ends_the_run_in_the_end() {
+        let hub = broker(&[0x20, 3, 0, 0x89, 0]).await;
+        let options = options(&hub, &["--stores", "1", "--duration", "100ms", "--give-up-after", "100ms"]);
+        let error = load(options).await.unwrap_err().to_string();
+        assert!(error.contains("did not make durable within 100ms") && error.contains("ServerBusy"), "{error}");
     }
 }

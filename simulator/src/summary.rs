@@ -2,22 +2,14 @@
 
 use crate::replay::{Outcome, Speed};
 use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use onhand_hub::lake::sizes::TableSize;
 use serde_json::Value;
 use std::time::Duration;
 
 /// A number with separators: `1,234,567`.
 pub fn number(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(value).to_string()
 }
 
 /// A size: `12.3 MB`.

@@ -66,7 +66,7 @@ pub fn judge_says(lake: &Path) -> (i32, String) {
     (ran.code, ran.output())
 }
 
-/// Opens every table with Polars.
+/// Opens every table with Polars, and compares its rows with DuckDB's.
 pub fn open_with_polars(lake: &Path) -> String {
     run(python("open_with_polars.py").arg(lake)).expect_success()
 }
@@ -98,6 +98,13 @@ pub fn ask_lake(lake: &Path, sql: &str) -> Vec<Vec<Value>> {
 /// The one number that a SQL query over the lake gives.
 pub fn number_in_lake(lake: &Path, sql: &str) -> i64 {
     ask_lake(lake, sql)[0][0].as_i64().unwrap_or_else(|| panic!("{sql} gives no number"))
+}
+
+/// All rows of silver's events and of gold, in an order of their own.
+pub fn all_rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
+    ["inventory_change", "inventory_snapshot", "inventory_current", "latest_inventory_snapshot"]
+        .map(|table| ask_lake(lake, &format!("SELECT * FROM {table} ORDER BY ALL")))
+        .into()
 }
 
 fn python(script: &str) -> Command {

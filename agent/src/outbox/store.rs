@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 const INLINE: usize = 512;
 const CHUNK: usize = 4_000;
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// sled's cache has 256 shards, and each counts what is in memory only once 64 accesses have gathered in it. One access for
+/// each chunk would let 256 * 64 * 4 KB gather beside the cache, whatever its bound. So each chunk is looked at this often
+/// more: that costs less than a hundredth of writing it.
+const LOOKS: usize = 8;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -31,13 +35,13 @@ pub(super) struct Store {
     bodies: sled::Tree,
     meta: sled::Tree,
     file: File,
+    /// Writes and flushes that still succeed, as with a disk that is about to break.
+    #[cfg(test)]
+    pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Store {
     /// Opens or creates the database in a folder of its own.
-    /// Writes and flushes that still succeed, as with a disk that is about to break.
-    #[cfg(test)]
-    pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
     pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
         create_durably(path)?;
         let db = open_when_unlocked(path)?;
@@ -60,11 +64,11 @@ impl Store {
 
     /// Makes everything written so far durable.
     pub(super) fn sync(&self) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.db.flush()?;
         self.file.sync_data()?;
         Ok(())
     }
-        self.before_write()?;
 
     /// Reads what the numbering needs to go on; tidies up after a crash.
     pub(super) fn load(&self) -> Result<State, OutboxError> {
@@ -83,19 +87,24 @@ impl Store {
         let mut backlog = Backlog::default();
         let mut firsts: BTreeMap<Epoch, Seq> = BTreeMap::new();
         for entry in &self.index {
-            let info = read_info(&entry?)?;
+            let entry = entry?;
+            let info = read_info(&entry)?;
+            if info.inline.is_some() {
+                // Going through them is one access for a whole page of bodies: see LOOKS.
+                self.index.contains_key(&entry.0)?;
+            }
             backlog.add(&info);
             firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
             let progress = epochs.entry(info.key.epoch).or_default();
             progress.written = progress.written.max(info.last_seq());
         }
+        for (epoch, progress) in &mut epochs {
+            progress.settle(progress.written, firsts.get(epoch).copied());
+        }
         self.remove_orphans(&epochs, &firsts)?;
         Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
     }
 
-        for (epoch, progress) in &mut epochs {
-            progress.settle(progress.written, firsts.get(epoch).copied());
-        }
     /// Bodies without index entry: a crash came between the two, when writing (behind the last) or removing (before the
     /// first of the epoch).
     fn remove_orphans(
@@ -124,17 +133,19 @@ impl Store {
         body: &[u8],
         accepted_at: u64,
     ) -> Result<FrameInfo, OutboxError> {
+        self.before_write()?;
         let len = u32::try_from(body.len()).map_err(|_| OutboxError::Damaged("a body over 4 GiB".into()))?;
         let mut entry = Vec::with_capacity(16 + if body.len() <= INLINE { body.len() } else { 0 });
         entry.extend_from_slice(&count.to_be_bytes());
         entry.extend_from_slice(&len.to_be_bytes());
-        self.before_write()?;
         entry.extend_from_slice(&accepted_at.to_be_bytes());
         if body.len() <= INLINE {
             entry.extend_from_slice(body);
         } else {
             for (index, chunk) in body.chunks(CHUNK).enumerate() {
-                self.bodies.insert(chunk_key(key, index), chunk)?;
+                let place = chunk_key(key, index);
+                self.bodies.insert(place, chunk)?;
+                look_again(&self.bodies, &place)?;
             }
         }
         self.index.insert(key_bytes(key), entry)?;
@@ -148,8 +159,12 @@ impl Store {
         }
         let mut body = Vec::with_capacity(info.len as usize);
         for index in 0..(info.len as usize).div_ceil(CHUNK) {
-            match self.bodies.get(chunk_key(info.key, index))? {
-                Some(chunk) => body.extend_from_slice(&chunk),
+            let place = chunk_key(info.key, index);
+            match self.bodies.get(place)? {
+                Some(chunk) => {
+                    body.extend_from_slice(&chunk);
+                    look_again(&self.bodies, &place)?;
+                }
                 None => return Err(OutboxError::Damaged(format!("{:?} has no chunk {index}", info.key))),
             }
         }
@@ -158,6 +173,7 @@ impl Store {
 
     /// Removes a frame.
     pub(super) fn remove(&self, info: &FrameInfo) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.index.remove(key_bytes(info.key))?;
         if info.len as usize > INLINE {
             for index in 0..(info.len as usize).div_ceil(CHUNK) {
@@ -167,8 +183,13 @@ impl Store {
         Ok(())
     }
 
+    /// The frame at a place, if there is one.
+    pub(super) fn frame(&self, key: FrameKey) -> Result<Option<FrameInfo>, OutboxError> {
+        let key = key_bytes(key);
+        self.index.get(key)?.map(|value| read_info(&(key.as_slice().into(), value))).transpose()
+    }
+
     /// The frames of one epoch, in order.
-        self.before_write()?;
     pub(super) fn frames_of(&self, epoch: Epoch) -> impl Iterator<Item = Result<FrameInfo, OutboxError>> + use<> {
         self.index.range(epoch_range(epoch)).map(|entry| read_info(&entry?))
     }
@@ -178,12 +199,6 @@ impl Store {
         use std::ops::Bound::{Excluded, Unbounded};
         let lower = cursor.map_or(Unbounded, |c| Excluded(key_bytes(c).to_vec()));
         self.index.range::<Vec<u8>, _>((lower, Unbounded)).next().map(|entry| read_info(&entry?)).transpose()
-    /// The frame at a place, if there is one.
-    pub(super) fn frame(&self, key: FrameKey) -> Result<Option<FrameInfo>, OutboxError> {
-        let key = key_bytes(key);
-        self.index.get(key)?.map(|value| read_info(&(key.as_slice().into(), value))).transpose()
-    }
-
     }
 
     /// The highest number that was given in an epoch.
@@ -198,6 +213,7 @@ impl Store {
 
     /// Forgets an epoch that has nothing left to send, and remembers that it was forgotten.
     pub(super) fn forget_epoch(&self, epoch: Epoch) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.meta.insert(b"pruned", &epoch.0.to_be_bytes())?;
         self.meta.remove(meta_key(b'w', epoch))?;
         self.meta.remove(meta_key(b'a', epoch))?;
@@ -208,7 +224,6 @@ impl Store {
     #[cfg(test)]
     pub(super) fn forget_index(&self, info: &FrameInfo) -> Result<(), OutboxError> {
         self.index.remove(key_bytes(info.key))?;
-        self.before_write()?;
         Ok(())
     }
 
@@ -219,9 +234,31 @@ impl Store {
     }
 
     fn write_progress(&self, kind: u8, epoch: Epoch, seq: Seq) -> Result<(), OutboxError> {
+        self.before_write()?;
         self.meta.insert(meta_key(kind, epoch), &seq.0.to_be_bytes())?;
         Ok(())
     }
+
+    #[cfg(not(test))]
+    fn before_write(&self) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
+    /// Fails once the disk is said to be broken.
+    #[cfg(test)]
+    fn before_write(&self) -> Result<(), OutboxError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.writes_left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| OutboxError::Io(std::io::Error::other("the disk is broken")))
+    }
+}
+
+/// See [`LOOKS`].
+fn look_again(tree: &sled::Tree, key: &[u8]) -> Result<(), OutboxError> {
+    for _ in 0..LOOKS {
+        tree.contains_key(key)?;
+    }
+    Ok(())
 }
 
 /// Opens the database. Its lock may outlive the one who held it for a moment: sled lets go of its file on a thread of its
@@ -229,7 +266,6 @@ impl Store {
 fn open_when_unlocked(path: &Path) -> Result<sled::Db, OutboxError> {
     let started = Instant::now();
     loop {
-        self.before_write()?;
         // Everything that must be durable is flushed by hand.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         match config.open() {

@@ -5,7 +5,8 @@
 
 use super::seen::Identity;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,54 +69,52 @@ impl IdentityLookup {
 
 /// Where silver may have rows that are not in a store's memory.
 #[derive(Debug, Default)]
-pub struct Presence {
-    days: Mutex<HashMap<(Kind, i32), DayPresence>>,
-}
+pub struct Presence(Mutex<Places>);
 
-#[derive(Debug)]
-enum DayPresence {
-    /// There are rows; of which stores is not known yet.
-    SomeStores,
-    /// Just these stores.
-    Stores(HashSet<i32>),
+#[derive(Debug, Default)]
+struct Places {
+    /// Days of which silver had rows at the start: ranges that do not touch one another, first day to last.
+    at_start: HashMap<Kind, BTreeMap<i32, i32>>,
+    /// What stores have forgotten since, of other days.
+    forgotten: HashMap<(Kind, i32), HashSet<i32>>,
 }
 
 impl Presence {
-    /// Silver had rows of that day at the start.
-    pub fn day_has_rows(&self, kind: Kind, day: i32) {
-        self.days.lock().insert((kind, day), DayPresence::SomeStores);
-    }
-
-    /// That day has been read: just these stores had rows (others may have added some since, which they remember). Returns
-    /// whether it was the first time: only then does what was read still hold for the stores that have not asked.
-    pub fn day_was_read(&self, kind: Kind, day: i32, stores: HashSet<i32>) -> bool {
-        let mut days = self.days.lock();
-        match days.get_mut(&(kind, day)) {
-            Some(presence @ DayPresence::SomeStores) => {
-                *presence = DayPresence::Stores(stores);
-                true
+    /// Silver may have rows of these days, of any store. Belongs before anything is taken.
+    pub fn days_may_have_rows(&self, kind: Kind, days: RangeInclusive<i32>) {
+        let (mut first, mut last) = days.into_inner();
+        let mut places = self.0.lock();
+        let ranges = places.at_start.entry(kind).or_default();
+        // Ranges that overlap or touch become one.
+        while let Some((&begin, &end)) = ranges.range(..=last.saturating_add(1)).next_back() {
+            if end < first.saturating_sub(1) {
+                break;
             }
-            _ => false,
+            ranges.remove(&begin);
+            (first, last) = (first.min(begin), last.max(end));
         }
+        ranges.insert(first, last);
     }
 
     fn add(&self, kind: Kind, store_id: i32, day: i32) {
-        let mut days = self.days.lock();
-        match days.entry((kind, day)).or_insert_with(|| DayPresence::Stores(HashSet::new())) {
-            DayPresence::SomeStores => {}
-            DayPresence::Stores(stores) => {
-                stores.insert(store_id);
-            }
+        let mut places = self.0.lock();
+        if !places.had_rows(kind, day) {
+            places.forgotten.entry((kind, day)).or_default().insert(store_id);
         }
     }
 
     /// Whether silver surely holds nothing of that store and day that is not in the store's memory.
     pub fn surely_empty(&self, kind: Kind, store_id: i32, day: i32) -> bool {
-        match self.days.lock().get(&(kind, day)) {
-            None => true,
-            Some(DayPresence::SomeStores) => false,
-            Some(DayPresence::Stores(stores)) => !stores.contains(&store_id),
-        }
+        let places = self.0.lock();
+        !places.had_rows(kind, day)
+            && places.forgotten.get(&(kind, day)).is_none_or(|stores| !stores.contains(&store_id))
+    }
+}
+
+impl Places {
+    fn had_rows(&self, kind: Kind, day: i32) -> bool {
+        let before = self.at_start.get(&kind).and_then(|ranges| ranges.range(..=day).next_back());
+        before.is_some_and(|(_, &last)| day <= last)
     }
 }
 
@@ -127,15 +126,30 @@ mod tests {
     fn a_day_is_read_only_where_silver_may_have_rows() {
         let presence = Presence::default();
         assert!(presence.surely_empty(Kind::Lines, 1, 5));
-        presence.day_has_rows(Kind::Lines, 5);
+        presence.days_may_have_rows(Kind::Lines, 5..=5);
         assert!(!presence.surely_empty(Kind::Lines, 1, 5));
         assert!(presence.surely_empty(Kind::Counts, 1, 5));
-        assert!(presence.day_was_read(Kind::Lines, 5, HashSet::from([2])));
-        assert!(!presence.day_was_read(Kind::Lines, 5, HashSet::from([1, 2])), "others may have taken more since");
-        assert!(presence.surely_empty(Kind::Lines, 1, 5) && !presence.surely_empty(Kind::Lines, 2, 5));
-        presence.add(Kind::Lines, 1, 5);
-        assert!(!presence.surely_empty(Kind::Lines, 1, 5));
         presence.add(Kind::Counts, 1, 6);
         assert!(!presence.surely_empty(Kind::Counts, 1, 6) && presence.surely_empty(Kind::Counts, 2, 6));
+    }
+
+    #[test]
+    fn ranges_of_days_are_merged_and_take_no_room_by_day() {
+        let presence = Presence::default();
+        let days = [(10, 12), (20, 22), (14, 14), (13, 13), (5, 5), (21, 30), (40, 84_000), (41, 50), (i32::MIN, 3)];
+        for (first, last) in days {
+            presence.days_may_have_rows(Kind::Counts, first..=last);
+        }
+        let ranges: Vec<(i32, i32)> =
+            presence.0.lock().at_start[&Kind::Counts].iter().map(|(&first, &last)| (first, last)).collect();
+        assert_eq!(ranges, [(i32::MIN, 3), (5, 5), (10, 14), (20, 30), (40, 84_000)]);
+        for day in -10..60 {
+            let held = ranges.iter().any(|&(first, last)| (first..=last).contains(&day));
+            assert_eq!(presence.surely_empty(Kind::Counts, 1, day), !held, "{day}");
+        }
+        presence.days_may_have_rows(Kind::Counts, i32::MIN..=i32::MAX);
+        assert_eq!(presence.0.lock().at_start[&Kind::Counts], BTreeMap::from([(i32::MIN, i32::MAX)]));
+        presence.add(Kind::Counts, 1, 6);
+        assert!(presence.0.lock().forgotten.is_empty(), "it has to be asked for anyway");
     }
 }

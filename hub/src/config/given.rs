@@ -100,7 +100,7 @@ given! {
     /// Whether received documents are kept as they came [default: on]
     #[arg(value_name = "on|off")]
     bronze,
-    /// Take what is there (count files, agents' backlogs), commit it, and end
+    /// Take what lies ready (count files, reference data), commit it, and end
     #[arg(value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     once,
     /// Most items with an actor of their own [default: 100000]

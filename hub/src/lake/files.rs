@@ -11,7 +11,6 @@ use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use object_store::path::Path;
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 
 /// Rows that the Parquet writer is given at a time.
 const WRITE_ROWS: usize = 16 * 1024;
@@ -32,7 +31,7 @@ impl PendingAdd {
 }
 
 impl Table {
-    /// Writes rows into files, one or more per partition, and puts them on the drive.
+    /// Writes rows into files, one per partition, and puts them on the drive.
     ///
     /// Rows keep their order within a partition. Nobody sees the files before a commit names them; without one, vacuum
     /// removes them.
@@ -40,7 +39,7 @@ impl Table {
     /// # Errors
     /// If a batch has other columns than the table, or storage fails.
     pub async fn write(&self, batches: impl IntoIterator<Item = RecordBatch>) -> Result<Vec<PendingAdd>> {
-        let mut writer = self.writer(None);
+        let mut writer = self.writer();
         for batch in batches {
             if batch.num_rows() > 0 {
                 writer.write(&batch).await.with_context(|| format!("write rows of {}", self.name))?;
@@ -49,8 +48,8 @@ impl Table {
         self.finish(writer, None).await
     }
 
-    /// A writer that begins a new file after `target_bytes`.
-    pub(crate) fn writer(&self, target_bytes: Option<u64>) -> DeltaWriter {
+    /// A writer of one file per partition.
+    pub(crate) fn writer(&self) -> DeltaWriter {
         let statistics =
             HashMap::from([("delta.dataSkippingStatsColumns".to_owned(), Some(self.name.statistics_columns()))]);
         let (indexed, statistics) = get_num_idx_cols_and_stats_columns(None, statistics);
@@ -58,7 +57,7 @@ impl Table {
             self.name.arrow_schema(),
             self.name.partition_column().map(str::to_owned).into_iter().collect(),
             Some(properties(self.name)),
-            target_bytes.and_then(NonZeroU64::new),
+            None, // another file would have no place of its own among those of other versions
             Some(WRITE_ROWS),
             indexed,
             statistics,

@@ -1,6 +1,7 @@
 //! When which table is kept small. (How, is in upkeep.rs.)
 
 use super::commit::CommitError;
+use super::log::Table;
 use super::tables::TableName;
 use super::tables_open::Tables;
 use super::upkeep::CompactionPolicy;
@@ -39,10 +40,10 @@ impl Housekeeping {
         let mut silver_replaced = false;
         for table in [&mut tables.changes, &mut tables.counts] {
             let policy = CompactionPolicy { settled: Some(reflected(table.name())), ..CompactionPolicy::default() };
-            silver_replaced |= table.compact(&policy).await?.removed > 0;
+            silver_replaced |= compact(table, &policy).await?;
         }
         for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
-            table.compact(&CompactionPolicy::default()).await?;
+            compact(table, &CompactionPolicy::default()).await?;
         }
         let clean = self.cleaned.elapsed() >= CLEAN_EVERY;
         for table in tables.all() {
@@ -58,5 +59,18 @@ impl Housekeeping {
             self.cleaned = Instant::now();
         }
         Ok(silver_replaced)
+    }
+}
+
+/// Returns whether other files are live now.
+async fn compact(table: &mut Table, policy: &CompactionPolicy) -> Result<bool, CommitError> {
+    match table.compact(policy).await {
+        Ok(done) => Ok(done.removed > 0),
+        // Somebody else has merged some of these files: no reason to stop. The table knows what is there now.
+        Err(error @ CommitError::Conflict { .. }) => {
+            tracing::info!("compaction: {error}; looking again later");
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -1,24 +1,25 @@
 //! Answers the stores' question which identities silver holds for a day.
 //!
-//! Requests are answered in batches: those that ask for the same day share one read, and what the read brought for other
-//! stores is kept for a while, since they usually ask next.
+//! Nothing is kept here: a look reads the wanted rows of the stores that ask, and what it finds goes to them. Requests that
+//! wait share a look by day, and more gather while it takes place. So memory holds what [`BATCH`] requests ask for at most,
+//! however large a day or a file is, and a look costs little more than what it brings.
 
 use super::log::{LiveFile, Table};
-use super::read::{ints, micros, strings};
+use super::read::{Wanted, ints, micros, strings};
 use super::silver::day;
 use crate::actors::{DayRequest, Identity, Kind, Presence, count_identity, line_identity};
 use anyhow::Result;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use onhand_common::timestamp::MICROS_PER_DAY;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Requests answered at a time.
-const BATCH: usize = 1_024;
-/// Identities kept for stores that have not asked yet.
-const KEPT: usize = 4_000_000;
+const BATCH: usize = 256;
+/// Days that are read at the same time.
+const DAYS_AT_ONCE: usize = 3;
 /// How often a read is tried before whoever asks is given up.
 const TRIES: u32 = 8;
 
@@ -39,142 +40,175 @@ pub struct IdentityReader {
     pub counts: Table,
     /// What is live now.
     pub files: watch::Receiver<Arc<SilverFiles>>,
-    /// What is learned of days goes here.
-    pub presence: Arc<Presence>,
 }
 
 type OfStores = HashMap<i32, Vec<Identity>>;
 
 /// Says where silver has rows, before anything is taken.
 pub fn note_presence(files: &SilverFiles, presence: &Presence) {
-    for file in &files.changes {
-        if let Some(day) = file.partition {
-            presence.day_has_rows(Kind::Lines, day as i32);
-        }
+    for day in files.changes.iter().filter_map(|file| file.partition) {
+        presence.days_may_have_rows(Kind::Lines, day as i32..=day as i32);
     }
-    for (first, last) in files.counts.iter().filter_map(|file| file.date_time) {
-        for day in day(first)..=day(last) {
-            presence.day_has_rows(Kind::Counts, day);
-        }
+    for file in &files.counts {
+        // A file of which nothing is said may hold rows of any day.
+        let days = file.date_time.map_or(i32::MIN..=i32::MAX, |(first, last)| day(first)..=day(last));
+        presence.days_may_have_rows(Kind::Counts, days);
     }
 }
 
 impl IdentityReader {
     /// Answers until nobody asks any more.
     pub async fn run(self, mut requests: mpsc::Receiver<DayRequest>) {
-        let mut kept = Kept::default();
         let mut batch = Vec::new();
         while requests.recv_many(&mut batch, BATCH).await > 0 {
-            batch.sort_by_key(|request| (request.kind as u8, request.day));
+            let mut days: BTreeMap<(u8, i32), Vec<DayRequest>> = BTreeMap::new();
             for request in batch.drain(..) {
-                let key = (request.kind, request.day);
-                // The read for another store may have told since.
-                if self.presence.surely_empty(request.kind, request.store_id, request.day) {
-                    let _ = request.reply.send(Vec::new());
-                    continue;
-                }
-                let identities = match kept.take(key, request.store_id) {
-                    Some(identities) => identities,
-                    None => match self.read_patiently(request.kind, request.day).await {
-                        Some((mut stores, first)) => {
-                            let identities = stores.remove(&request.store_id).unwrap_or_default();
-                            if first {
-                                kept.put(key, stores);
-                            }
-                            identities
-                        }
-                        None => continue, // the reply is dropped: the store gives up
-                    },
-                };
-                let _ = request.reply.send(identities);
+                days.entry((request.kind as u8, request.day)).or_default().push(request);
             }
+            let days = futures::stream::iter(days.into_values());
+            days.for_each_concurrent(DAYS_AT_ONCE, |requests| self.answer(requests)).await;
         }
     }
 
-    async fn read_patiently(&self, kind: Kind, day: i32) -> Option<(OfStores, bool)> {
+    /// Answers those who ask for one day.
+    async fn answer(&self, requests: Vec<DayRequest>) {
+        let (kind, day) = (requests[0].kind, requests[0].day);
+        let stores: HashSet<i32> = requests.iter().map(|request| request.store_id).collect();
         for attempt in 0..TRIES {
-            match self.read(kind, day).await {
-                Ok(stores) => {
-                    let first = self.presence.day_was_read(kind, day, stores.keys().copied().collect());
-                    return Some((stores, first));
+            match self.read(kind, day, stores.clone()).await {
+                Ok(mut found) => {
+                    for request in requests {
+                        // A store asks for a day once at a time.
+                        let _ = request.reply.send(found.remove(&request.store_id).unwrap_or_default());
+                    }
+                    return;
                 }
                 Err(error) => tracing::warn!(?kind, day, "reading identities: {error:#}; trying again"),
             }
             tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
         }
-        None
+        // The replies are dropped: the stores give up.
     }
 
-    async fn read(&self, kind: Kind, day: i32) -> Result<OfStores> {
+    async fn read(&self, kind: Kind, day: i32, stores: HashSet<i32>) -> Result<OfStores> {
         let files = self.files.borrow().clone();
+        let of_stores = |file: &&LiveFile| {
+            file.store_id.is_none_or(|(first, last)| stores.iter().any(|store_id| (first..=last).contains(store_id)))
+        };
         match kind {
             Kind::Lines => {
-                let files = files.changes.iter().filter(|f| f.partition == Some(i64::from(day))).cloned().collect();
-                self.read_lines(files).await
+                let of_day = files.changes.iter().filter(|file| file.partition == Some(i64::from(day)));
+                let files = of_day.filter(of_stores).cloned().collect();
+                self.read_lines(files, Wanted { stores, times: None }).await
             }
             Kind::Counts => {
                 let start = i64::from(day) * MICROS_PER_DAY;
-                let overlaps = |f: &&LiveFile| {
-                    f.date_time.is_none_or(|(first, last)| first < start + MICROS_PER_DAY && last >= start)
+                let times = start..start + MICROS_PER_DAY;
+                let overlaps = |file: &&LiveFile| {
+                    file.date_time.is_none_or(|(first, last)| first < times.end && last >= times.start)
                 };
-                self.read_counts(files.counts.iter().filter(overlaps).cloned().collect(), day).await
+                let files = files.counts.iter().filter(overlaps).filter(of_stores).cloned().collect();
+                self.read_counts(files, Wanted { stores, times: Some(times) }).await
             }
         }
     }
 
-    async fn read_lines(&self, files: Vec<LiveFile>) -> Result<OfStores> {
-        let mut stores = OfStores::new();
-        let mut batches = std::pin::pin!(self.changes.read(files, &["store_id", "trans_id", "item_id"]));
+    async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted) -> Result<OfStores> {
+        let mut found = OfStores::new();
+        let columns = ["store_id", "trans_id", "item_id"];
+        let mut batches = std::pin::pin!(self.changes.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
             let (store_ids, trans_ids, item_ids) = (ints(&batch, 0)?, strings(&batch, 1)?, ints(&batch, 2)?);
             for row in 0..batch.num_rows() {
-                stores.entry(store_ids[row]).or_default().push(line_identity(trans_ids.value(row), item_ids[row]));
+                found.entry(store_ids[row]).or_default().push(line_identity(trans_ids.value(row), item_ids[row]));
             }
         }
-        Ok(stores)
+        Ok(found)
     }
 
-    async fn read_counts(&self, files: Vec<LiveFile>, wanted: i32) -> Result<OfStores> {
-        let mut stores = OfStores::new();
-        let mut batches = std::pin::pin!(self.counts.read(files, &["store_id", "item_id", "date_time", "quantity"]));
+    async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted) -> Result<OfStores> {
+        let mut found = OfStores::new();
+        let columns = ["store_id", "item_id", "date_time", "quantity"];
+        let mut batches = std::pin::pin!(self.counts.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
             let (store_ids, item_ids) = (ints(&batch, 0)?, ints(&batch, 1)?);
             let (at, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?);
-            for row in (0..batch.num_rows()).filter(|&row| day(at[row]) == wanted) {
+            for row in 0..batch.num_rows() {
                 let identity = count_identity(item_ids[row], at[row], quantities[row]);
-                stores.entry(store_ids[row]).or_default().push(identity);
+                found.entry(store_ids[row]).or_default().push(identity);
             }
         }
-        Ok(stores)
+        Ok(found)
     }
 }
 
-/// What the first read of a day brought for stores that have not asked yet. A store has to ask before it takes anything of
-/// that day, and is answered from here once: what it takes afterwards only the store itself and silver know. So nothing of a
-/// later read may get here, since by then stores have taken more.
-#[derive(Default)]
-struct Kept {
-    days: HashMap<(Kind, i32), OfStores>,
-    order: VecDeque<(Kind, i32)>,
-    len: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::IdentityLookup;
+    use crate::lake::CommitRequest;
+    use crate::lake::samples::{Change, NEW_YEAR, changes, counts, lake};
+    use crate::lake::tables::TableName;
 
-impl Kept {
-    fn take(&mut self, key: (Kind, i32), store_id: i32) -> Option<Vec<Identity>> {
-        let identities = self.days.get_mut(&key)?.remove(&store_id)?;
-        self.len -= identities.len();
-        Some(identities)
-    }
+    const DAY: i64 = 86_400_000_000;
+    const FIRST: i32 = 18_628;
 
-    fn put(&mut self, key: (Kind, i32), stores: OfStores) {
-        self.len += stores.values().map(Vec::len).sum::<usize>();
-        match self.days.insert(key, stores) {
-            Some(before) => self.len -= before.values().map(Vec::len).sum::<usize>(),
-            None => self.order.push_back(key),
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_is_told_its_own_identities_of_that_day() {
+        let (_folder, lake) = lake();
+        let mut lines = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let mut counted = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
+        for n in 0..3_i32 {
+            let id = format!("t{n}");
+            let at = NEW_YEAR + i64::from(n);
+            let rows: Vec<Change<'_>> =
+                (1..=3).flat_map(|store| [at, at + DAY].map(|at| (&*id, store, at, 1, 10, -1))).collect();
+            let adds = lines.write([changes(&rows)]).await.unwrap();
+            lines.commit(CommitRequest::append(adds)).await.unwrap();
+            let rows: Vec<_> = (1..=3).flat_map(|store| [at, at + DAY].map(|at| (store, 10, at, n))).collect();
+            let adds = counted.write([counts(&rows)]).await.unwrap();
+            counted.commit(CommitRequest::append(adds)).await.unwrap();
         }
-        while self.len > KEPT {
-            let Some(stores) = self.order.pop_front().and_then(|oldest| self.days.remove(&oldest)) else { break };
-            self.len -= stores.values().map(Vec::len).sum::<usize>();
-        }
+        let mut silver = SilverFiles {
+            changes: lines.live_files().cloned().collect(),
+            counts: counted.live_files().cloned().collect(),
+        };
+        silver.counts[1].date_time = None; // as another writer may leave it
+        silver.counts[1].store_id = None;
+        let presence = Arc::new(Presence::default());
+        note_presence(&silver, &presence);
+        assert!(!presence.surely_empty(Kind::Counts, 1, 7), "a file without statistics may hold any day");
+        assert!(!presence.surely_empty(Kind::Lines, 1, FIRST + 1) && presence.surely_empty(Kind::Lines, 1, FIRST + 2));
+
+        let (lookup, requests) = IdentityLookup::new(presence);
+        let (_publish, files) = watch::channel(Arc::new(silver));
+        let reader = IdentityReader { changes: lines, counts: counted, files };
+        let reader = tokio::spawn(reader.run(requests));
+        let asked = [(1, FIRST), (2, FIRST), (2, FIRST + 1), (9, FIRST), (2, FIRST + 7)];
+        let asked_all = asked.map(|(store, day)| {
+            let lookup = lookup.clone();
+            async move {
+                let mut lines = lookup.load(Kind::Lines, store, day).await.unwrap();
+                let mut counts = lookup.load(Kind::Counts, store, day).await.unwrap();
+                lines.sort_unstable();
+                counts.sort_unstable();
+                (lines, counts)
+            }
+        });
+        let told = futures::future::join_all(asked_all).await;
+        let sorted = |identity: &dyn Fn(i32) -> Identity| {
+            let mut all: Vec<Identity> = (0..3).map(identity).collect();
+            all.sort_unstable();
+            all
+        };
+        let lines = sorted(&|n| line_identity(&format!("t{n}"), 10));
+        let on = |at: i64| sorted(&|n| count_identity(10, at + i64::from(n), n));
+        assert_eq!(told[0], (lines.clone(), on(NEW_YEAR)));
+        assert_eq!(told[1], told[0]);
+        assert_eq!(told[2], (lines, on(NEW_YEAR + DAY)));
+        assert_eq!(told[3], (Vec::new(), Vec::new()), "a store without rows");
+        assert_eq!(told[4], (Vec::new(), Vec::new()), "a day without rows");
+        drop(lookup);
+        reader.await.unwrap();
     }
 }

@@ -5,20 +5,28 @@ use super::log::{LiveFile, Table};
 use super::tables::{ColumnType, TableName};
 use anyhow::{Context, Result, anyhow};
 use deltalake::arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
-    TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use deltalake::arrow::datatypes::{Field, Schema, SchemaRef};
+use deltalake::arrow::error::ArrowError;
 use deltalake::parquet::arrow::ProjectionMask;
+use deltalake::parquet::arrow::arrow_reader::{ArrowPredicate, ArrowPredicateFn, ArrowReaderOptions, RowFilter};
 use deltalake::parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use deltalake::parquet::file::metadata::PageIndexPolicy;
+use deltalake::parquet::schema::types::SchemaDescriptor;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Rows per batch.
 const BATCH_ROWS: usize = 16 * 1024;
+/// Rows per batch where one may be a whole frame (256 KiB).
+const BATCH_FRAMES: usize = 128;
 /// Files that are read at the same time.
 const FILES_AHEAD: usize = 3;
 /// Decoded batches that wait per file.
@@ -33,12 +41,32 @@ impl Table {
         files: Vec<LiveFile>,
         columns: &[&str],
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
+        self.read_some(files, columns, None)
+    }
+
+    /// The same, but only the wanted rows: of the others little more than their `store_id` is decoded, since rows of one
+    /// store stand together (see [`Table::compact`]).
+    pub fn read_wanted(
+        &self,
+        files: Vec<LiveFile>,
+        columns: &[&str],
+        wanted: Wanted,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
+        self.read_some(files, columns, Some(Arc::new(wanted)))
+    }
+
+    fn read_some(
+        &self,
+        files: Vec<LiveFile>,
+        columns: &[&str],
+        wanted: Option<Arc<Wanted>>,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
         let (store, table) = (self.store(), self.name);
         let columns: Arc<[String]> = columns.iter().map(|c| (*c).to_owned()).collect();
         futures::stream::iter(files)
             .map(move |file| {
-                let (store, columns) = (Arc::clone(&store), Arc::clone(&columns));
-                async move { start(store, table, file, columns) }
+                let (store, columns, wanted) = (Arc::clone(&store), Arc::clone(&columns), wanted.clone());
+                async move { start(store, table, file, columns, wanted) }
             })
             .buffered(FILES_AHEAD)
             .flatten()
@@ -71,6 +99,50 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Which rows of silver/inventory_change or silver/inventory_snapshot.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of these stores.
+    pub stores: HashSet<i32>,
+    /// With a `date_time` in this range, microseconds since 1970; `None`: of any time.
+    pub times: Option<Range<i64>>,
+}
+
+impl Wanted {
+    /// By store first: for the stores that are not wanted nothing else is decoded.
+    fn filter(self: &Arc<Self>, schema: &SchemaDescriptor) -> RowFilter {
+        let wanted = Arc::clone(self);
+        let by_store = ArrowPredicateFn::new(ProjectionMask::columns(schema, ["store_id"]), move |batch| {
+            // Rows of one store follow one another.
+            let (mut store_id, mut keep) = (None, false);
+            let values = ints(&batch, 0).map_err(unreadable)?.iter();
+            Ok(values
+                .map(|&value| {
+                    if store_id.replace(value) != Some(value) {
+                        keep = wanted.stores.contains(&value);
+                    }
+                    Some(keep)
+                })
+                .collect())
+        });
+        let mut filters: Vec<Box<dyn ArrowPredicate>> = vec![Box::new(by_store)];
+        if let Some(times) = self.times.clone() {
+            let by_time = ArrowPredicateFn::new(ProjectionMask::columns(schema, ["date_time"]), move |batch| {
+                let column = deltalake::arrow::compute::cast(batch.column(0), &ColumnType::Timestamp.arrow())?;
+                let batch = RecordBatch::try_from_iter([("date_time", column)])?;
+                let values = micros(&batch, 0).map_err(unreadable)?.iter();
+                Ok(values.map(|at| Some(times.contains(at))).collect::<BooleanArray>())
+            });
+            filters.push(Box::new(by_time));
+        }
+        RowFilter::new(filters)
+    }
+}
+
+fn unreadable(error: anyhow::Error) -> ArrowError {
+    ArrowError::ExternalError(error.into())
 }
 
 /// What the rule needs of a row of `silver/inventory_change`.
@@ -138,13 +210,14 @@ fn start(
     table: TableName,
     file: LiveFile,
     columns: Arc<[String]>,
+    wanted: Option<Arc<Wanted>>,
 ) -> ReceiverStream<Result<RecordBatch>> {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
             let context = || format!("read {table}/{}", file.path);
-            if let Err(error) = read_file(store, table, &file, &columns, &sender).await {
+            if let Err(error) = read_file(store, table, &file, &columns, wanted, &sender).await {
                 // If nobody listens any more, nobody wants to know.
                 let _ = sender.send(Err(error.context(context()))).await;
             }
@@ -158,13 +231,25 @@ async fn read_file(
     table: TableName,
     file: &LiveFile,
     columns: &[String],
+    wanted: Option<Arc<Wanted>>,
     sender: &mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<()> {
     let reader = FileReader { store, path: file.location(), size: file.size };
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+    let mut options = ArrowReaderOptions::new();
+    if wanted.is_some() {
+        // Where pages begin: those without a wanted row are not even fetched.
+        options = options.with_offset_index_policy(PageIndexPolicy::Optional);
+    }
+    let mut builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
+    if let Some(wanted) = wanted {
+        let filter = wanted.filter(builder.parquet_schema());
+        builder = builder.with_row_filter(filter);
+    }
     let stored = columns.iter().filter(|c| table.partition_column() != Some(c.as_str()));
     let mask = ProjectionMask::columns(builder.parquet_schema(), stored.map(String::as_str));
-    let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let frames = columns.iter().any(|c| table.column(c).is_some_and(|(_, column)| column.kind == ColumnType::Binary));
+    let batch_rows = if frames { BATCH_FRAMES } else { BATCH_ROWS };
+    let mut batches = builder.with_projection(mask).with_batch_size(batch_rows).build()?;
     let schema = projected_schema(table, columns)?;
     while let Some(batch) = batches.try_next().await? {
         let arranged = arrange(table, file, columns, &schema, &batch)?;

@@ -1,62 +1,119 @@
 //! Gold again from silver, or silver and gold again from bronze. Nothing else may run on the lake meanwhile; a hub that
 //! does is fenced.
 //!
-//! From bronze, only what bronze holds comes back: with `--bronze off`, or for counts taken from files, that is not all.
+//! From bronze, only what bronze holds comes back: with `--bronze off` that is not all. Counts taken from files come back when
+//! the hub takes the files again, which it does where they still are.
 
 use super::commit::CommitRequest;
+use super::files::PendingAdd;
 use super::gold::{self, PerStore};
 use super::log::{REFLECTS_KEY, Table};
 use super::read::{ints, micros};
 use super::recount::sum_changes;
 use super::storage::{Lake, Retention};
+use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{LatestCount, NEVER, count_identity, line_identity};
 use crate::ownership::{EMBEDDED, Ownership};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use deltalake::arrow::array::BinaryArray;
 use futures::TryStreamExt;
-use onhand_common::frame::FramePart;
+use onhand_common::frame::{FrameError, FramePart};
 use onhand_common::{Event, Seq, accelerator};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// Changes that are held before they are written.
+const CHANGES_HELD: usize = 500_000;
+/// Counts that are held before they are written.
+const COUNTS_HELD: usize = 50_000;
+
 /// Rebuilds the lake at `root` and prints what was done.
 ///
 /// # Errors
-/// If the lake cannot be read or written; what was committed before stays, and the command can be run again.
+/// If the lake cannot be read or written; what was committed before stays, and the command can be run again. A row of bronze
+/// that cannot be read is found before anything is changed.
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
     let epoch = tables.take_over(&Ownership::Whole).await?;
-    let transaction = epoch << 32 | 1;
     if from_bronze {
-        let (changes, counts) = silver_from_bronze(&mut tables, transaction).await?;
+        let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;
         println!("silver from bronze: {changes} changes, {counts} counts");
     }
-    let (stores, rows) = gold_from_silver(&mut tables, transaction).await?;
+    let (stores, rows) = gold_from_silver(&mut tables, epoch << 32 | 2).await?;
     println!("gold from silver: {rows} rows of {stores} stores, version {}", tables.gold.version());
     Ok(ExitCode::SUCCESS)
 }
 
 async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {
-    // Gold goes first and says that it reflects nothing: if this is interrupted, whoever starts next replays all of silver.
+    let (changes, counts, written) = write_silver(tables).await?;
+    // Counts from files are not in bronze. Where the files still are, the hub takes them again.
+    let mut count_files = Table::open_or_create(tables.bronze.lake(), TableName::CountFiles).await?;
+    count_files.commit(CommitRequest::overwrite(Vec::new())).await?;
+    // Gold goes before silver and says that it reflects nothing: if this is interrupted, whoever starts next replays all of
+    // silver.
     let nothing = CommitRequest::overwrite(Vec::new()).with_metadata(REFLECTS_KEY, serde_json::json!({}));
-    tables.gold.commit(nothing).await?;
-    let mut documents: Vec<(i64, Vec<u8>)> = Vec::new();
-    let mut batches = std::pin::pin!(tables.bronze.read_all(&["value", "timestamp"]));
-    while let Some(batch) = batches.try_next().await? {
-        let values = batch.column(0).as_any().downcast_ref::<BinaryArray>().context("value is not binary")?;
-        let received = micros(&batch, 1)?;
-        documents.extend((0..batch.num_rows()).map(|row| (received[row], values.value(row).to_vec())));
+    tables.gold.commit(nothing.with_transaction(EMBEDDED, transaction)).await?;
+    tables.changes.commit(CommitRequest::overwrite(changes).with_transaction(EMBEDDED, transaction)).await?;
+    tables.counts.commit(CommitRequest::overwrite(counts).with_transaction(EMBEDDED, transaction)).await?;
+    Ok(written)
+}
+
+/// Writes silver's files from bronze, and commits nothing. Bronze is read in the order in which it was committed, which is the
+/// order of arrival; clocks may have gone back. What is held in memory beside some rows is 40 bytes or so for each of all.
+async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAdd>, (usize, usize))> {
+    let mut rows = SilverRows::default();
+    let mut changes = Vec::new();
+    // One file: the order of counts matters.
+    let mut counts = tables.counts.writer();
+    let mut written = (0, 0);
+    let files = tables.bronze.files_since(-1);
+    let mut batches = std::pin::pin!(tables.bronze.read(files, &["value", "timestamp"]));
+    loop {
+        let batch = batches.try_next().await?;
+        if let Some(batch) = &batch {
+            let values = batch.column(0).as_any().downcast_ref::<BinaryArray>().context("value is not binary")?;
+            let received = micros(batch, 1)?;
+            for row in 0..batch.num_rows() {
+                rows.take(values.value(row)).with_context(|| {
+                    let received = chrono::DateTime::from_timestamp_micros(received[row]).unwrap_or_default();
+                    format!("read the row of bronze that was received at {received:?}; nothing was changed")
+                })?;
+            }
+        }
+        if rows.changes.len() >= CHANGES_HELD || batch.is_none() {
+            let held = std::mem::take(&mut rows.changes);
+            written.0 += held.len();
+            changes.extend(tables.changes.write(silver::changes(held.iter().collect())?).await?);
+        }
+        if rows.counts.len() >= COUNTS_HELD || batch.is_none() {
+            let held = std::mem::take(&mut rows.counts);
+            written.1 += held.len();
+            for batch in silver::counts(held.iter().collect())? {
+                counts.write(&batch).await?;
+            }
+        }
+        if batch.is_none() {
+            return Ok((changes, tables.counts.finish(counts, None).await?, written));
+        }
     }
-    documents.sort_by_key(|(received, _)| *received);
-    let (mut changes, mut counts) = (Vec::new(), Vec::new());
-    let mut seen: HashSet<(i32, i32, u128)> = HashSet::new();
-    for (_, document) in &documents {
+}
+
+/// Rows of silver out of documents, each once.
+#[derive(Default)]
+struct SilverRows {
+    changes: Vec<ChangeRow>,
+    counts: Vec<CountRow>,
+    seen: HashSet<(i32, i32, u128)>,
+}
+
+impl SilverRows {
+    fn take(&mut self, document: &[u8]) -> Result<()> {
         let (source, events) = events_of(document)?;
         for (seq, event) in events {
             match event {
@@ -64,8 +121,8 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
                     let (store_id, day) = (t.store_id.get(), t.date_time.day());
                     let trans_id: Arc<str> = t.trans_id.as_str().into();
                     for line in &t.items {
-                        if seen.insert((store_id, day, line_identity(&trans_id, line.item_id.get()))) {
-                            changes.push(ChangeRow {
+                        if self.seen.insert((store_id, day, line_identity(&trans_id, line.item_id.get()))) {
+                            self.changes.push(ChangeRow {
                                 trans_id: trans_id.clone(),
                                 store_id,
                                 date_time: t.date_time.micros(),
@@ -81,8 +138,8 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
                 Event::Count(c) => {
                     let (item_id, at) = (c.item_id.get(), c.date_time.micros());
                     // -1 keeps counts and lines apart: no day is before 1970.
-                    if seen.insert((c.store_id.get(), -1, count_identity(item_id, at, c.quantity))) {
-                        counts.push(CountRow {
+                    if self.seen.insert((c.store_id.get(), -1, count_identity(item_id, at, c.quantity))) {
+                        self.counts.push(CountRow {
                             item_id,
                             employee_id: c.employee_id.get(),
                             store_id: c.store_id.get(),
@@ -95,12 +152,8 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
                 }
             }
         }
+        Ok(())
     }
-    let adds = tables.changes.write(silver::changes(changes.iter().collect())?).await?;
-    tables.changes.commit(CommitRequest::overwrite(adds).with_transaction(EMBEDDED, transaction)).await?;
-    let adds = tables.counts.write(silver::counts(counts.iter().collect())?).await?;
-    tables.counts.commit(CommitRequest::overwrite(adds).with_transaction(EMBEDDED, transaction)).await?;
-    Ok((changes.len(), counts.len()))
 }
 
 /// Events with their numbers.
@@ -108,12 +161,15 @@ type Numbered = Vec<(Seq, Event)>;
 
 /// A row of bronze is a frame, what was left of one, or a document of a device without an agent.
 fn events_of(document: &[u8]) -> Result<(Arc<Source>, Numbered)> {
-    if document.first() == Some(&b'{') {
-        let transaction = accelerator::parse_transaction(document).context("read a document in bronze")?;
-        return Ok((Source::unnumbered("raw"), vec![(Seq(0), Event::Transaction(transaction))]));
+    match FramePart::decode(document) {
+        Ok(part) => Ok((Source::agent(&part.agent_id, part.epoch), part.events)),
+        Err(FrameError::Magic) => {
+            let transaction =
+                accelerator::parse_transaction(document).context("it is neither a frame nor a document")?;
+            Ok((Source::unnumbered("raw"), vec![(Seq(0), Event::Transaction(transaction))]))
+        }
+        Err(error) => Err(error).context("it is a frame that cannot be read"),
     }
-    let part = FramePart::decode(document).map_err(|error| anyhow!("read a frame in bronze: {error}"))?;
-    Ok((Source::agent(&part.agent_id, part.epoch), part.events))
 }
 
 async fn gold_from_silver(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {
@@ -195,4 +251,122 @@ async fn latest_counts(table: &Table) -> Result<HashMap<(i32, i32), LatestCount>
         }
     }
     Ok(latest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::count_file_log::{CountFileLog, TakenFile};
+    use crate::lake::samples::{NEW_YEAR, counts, lake};
+    use crate::lake::upkeep::CompactionPolicy;
+    use crate::rows::BronzeRow;
+    use onhand_common::frame::{encode_event, seal};
+    use onhand_common::{AgentId, Count, Epoch, Timestamp};
+
+    type Latest = HashMap<(i32, i32), LatestCount>;
+
+    /// Without the bulk.
+    async fn latest_of(lake: &Lake, name: TableName) -> Latest {
+        let mut latest = latest_counts(&Table::open(lake, name).await.unwrap()).await.unwrap();
+        latest.retain(|&(_, item_id), _| item_id < 100);
+        latest
+    }
+
+    /// Counts of items that matter to nobody, which take room.
+    fn bulk(store_id: i32, version: i64) -> Vec<(i32, i32, i64, i32)> {
+        let noise = |n: i64| (n * 2_654_435_761 + version * 40_503) % 1_000_000_007;
+        (0..20_000).map(|n| (store_id, 100 + n as i32, NEW_YEAR + noise(n), noise(n + 7) as i32)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_latest_of_the_counts_of_one_instant_is_the_same_after_compaction() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
+        // Corrections of one count, version by version; the file of each fifth version is of a larger tier.
+        for version in 1..=20_i64 {
+            let mut rows = vec![(2, 11, NEW_YEAR, version as i32)];
+            if version <= 5 {
+                rows.push((1, 10, NEW_YEAR, version as i32));
+            }
+            if version % 5 == 0 {
+                rows.extend(bulk(3, version));
+                rows.extend(bulk(1, version));
+            }
+            let adds = table.write([counts(&rows)]).await.unwrap();
+            table.commit(CommitRequest::append(adds)).await.unwrap();
+        }
+        let sizes: Vec<u64> = table.files_since(-1).iter().map(|file| file.size).collect();
+        assert!(sizes[4] > 64 * 1024 && sizes[5] < 8 * 1024, "{sizes:?}");
+        let before = latest_of(&lake, TableName::InventorySnapshot).await;
+        assert_eq!((before[&(1, 10)].quantity, before[&(2, 11)].quantity), (5, 20));
+        for min_files in [4, 2] {
+            let policy = CompactionPolicy { min_files, ..CompactionPolicy::default() };
+            assert!(table.compact(&policy).await.unwrap().removed > 0);
+            assert_eq!(latest_of(&lake, TableName::InventorySnapshot).await, before, "with {min_files}");
+        }
+        assert!(table.file_count() < 4, "{}", table.file_count());
+        run(lake.root(), false).await.unwrap();
+        assert_eq!(latest_of(&lake, TableName::LatestInventorySnapshot).await, before);
+    }
+
+    fn count_frame(agent: &str, quantity: i32) -> Vec<u8> {
+        let count = Event::Count(Count {
+            item_id: 10_i64.try_into().unwrap(),
+            employee_id: 7_i64.try_into().unwrap(),
+            store_id: 1_i64.try_into().unwrap(),
+            date_time: Timestamp::from_micros(NEW_YEAR).unwrap(),
+            quantity,
+        });
+        seal(&AgentId::new(agent).unwrap(), Epoch(1), Seq(0), Seq(1), 1, &encode_event(&count))
+    }
+
+    async fn receive(lake: &Lake, documents: Vec<(Vec<u8>, i64)>) {
+        let mut table = Table::open_or_create(lake, TableName::RawInventoryChange).await.unwrap();
+        let row = |(value, timestamp): (Vec<u8>, i64)| BronzeRow {
+            key: "key".to_owned(),
+            value: value.into(),
+            topic: "topic".to_owned(),
+            offset: 0,
+            timestamp,
+        };
+        let rows: Vec<BronzeRow> = documents.into_iter().map(row).collect();
+        let adds = table.write(silver::bronze(&rows).unwrap()).await.unwrap();
+        table.commit(CommitRequest::append(adds)).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn silver_comes_back_from_bronze_in_the_order_of_arrival() {
+        let (_folder, lake) = lake();
+        let sale =
+            b" {\"trans_id\":\"t\",\"store_id\":1,\"date_time\":\"2021-01-01T00:00:01.000Z\",\"change_type_id\":1,\
+            \"items\":[{\"item_id\":10,\"quantity\":-2}]}";
+        receive(&lake, vec![(count_frame("a", 20), NEW_YEAR + 9), (sale.to_vec(), NEW_YEAR + 9)]).await;
+        // The clock was set back; and something came twice.
+        receive(&lake, vec![(count_frame("b", 25), NEW_YEAR), (sale.to_vec(), NEW_YEAR)]).await;
+        run(lake.root(), true).await.unwrap();
+        let latest = latest_of(&lake, TableName::LatestInventorySnapshot).await;
+        assert_eq!(latest[&(1, 10)], LatestCount { at: NEW_YEAR, quantity: 25, employee_id: 7 });
+        let rows = async |name| Table::open(&lake, name).await.unwrap().row_count();
+        assert_eq!((rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await), (1, 2));
+        assert_eq!(rows(TableName::InventoryCurrent).await, 1);
+
+        receive(&lake, vec![(b"OHF?".to_vec(), NEW_YEAR)]).await;
+        let error = run(lake.root(), true).await.unwrap_err();
+        assert!(format!("{error:#}").contains("version: 63 is not known"), "{error:#}");
+        assert_eq!((rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await), (1, 2));
+        assert_eq!(rows(TableName::InventoryCurrent).await, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn count_files_are_taken_again_after_a_rebuild_from_bronze() {
+        let (_folder, lake) = lake();
+        receive(&lake, vec![(count_frame("a", 20), NEW_YEAR)]).await;
+        let log = CountFileLog::new(lake.clone());
+        let file = TakenFile { name: "counts.txt".to_owned(), size: 1, modified: 1, rows: 1, taken_at: 1, error: None };
+        log.append(&file).await.unwrap();
+        run(lake.root(), false).await.unwrap();
+        assert_eq!(log.read().await.unwrap().len(), 1);
+        run(lake.root(), true).await.unwrap();
+        assert!(log.read().await.unwrap().is_empty());
+    }
 }

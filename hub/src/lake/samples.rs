@@ -62,6 +62,21 @@ pub(crate) fn changes(rows: &[Change<'_>]) -> RecordBatch {
     batch(TableName::InventoryChange, columns)
 }
 
+/// Counts: store, item, time, quantity.
+pub(crate) fn counts(rows: &[(i32, i32, i64, i32)]) -> RecordBatch {
+    let columns = vec![
+        ints(rows.iter().map(|r| r.1)),
+        ints(rows.iter().map(|_| 7)),
+        ints(rows.iter().map(|r| r.0)),
+        times(rows.iter().map(|r| r.2)),
+        ints(rows.iter().map(|r| r.3)),
+        texts(rows.iter().map(|_| "agent")),
+        longs(rows.iter().map(|_| 1)),
+        longs(0..rows.len() as i64),
+    ];
+    batch(TableName::InventorySnapshot, columns)
+}
+
 /// Gold rows: store, item, counted, changed, time.
 pub(crate) fn gold(rows: &[(i32, i32, i32, i64, i64)]) -> RecordBatch {
     let columns = vec![

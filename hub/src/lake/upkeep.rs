@@ -2,7 +2,9 @@
 //!
 //! Everything here takes the table's handle for itself, so it never runs beside a commit of the same process, and does a
 //! bounded amount of work per call. Other processes may commit meanwhile. What holds:
-//! - Compaction changes no row and no order of rows; a compacted file counts as old as its newest row.
+//! - Compaction changes no row. It keeps the order of arrival: only neighbours are merged, so that a merged file stands where
+//!   its rows stood, as old as its newest row; and the rows of one store stay in their order. (Of two counts of one instant
+//!   the later one wins, whoever reads them.)
 //! - Rows that somebody still has to find by [`Table::files_since`] are not mixed with older ones
 //!   ([`CompactionPolicy::settled`]).
 //! - A file is deleted only when no version within the retention needs it.
@@ -11,10 +13,14 @@
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::{LiveFile, Table};
+use super::read::ints;
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use buoyant_kernel::Snapshot as KernelSnapshot;
 use deltalake::DeltaTable;
+use deltalake::arrow::array::RecordBatch;
+use deltalake::arrow::compute::interleave_record_batch;
+use deltalake::datafile::writer::DeltaWriter;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -23,15 +29,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Files up to this size are of the lowest tier; each next tier is [`TIER_FACTOR`] times as large.
+/// Files below this size are of the lowest tier; each next tier is [`TIER_FACTOR`] times as large.
 const LOWEST_TIER: u64 = 64 * 1024;
 const TIER_FACTOR: u64 = 8;
+/// Rows of silver that compaction puts in the order of their stores, in memory: 30 MB or so.
+const SORTED_ROWS: usize = 256 * 1024;
+/// Rows that the writer is given at a time.
+const WRITE_ROWS: usize = 16 * 1024;
 
 /// What compaction takes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionPolicy {
-    /// So many files of about one size are needed, within one partition, before they are made one. Files of one size,
-    /// so that a row is rewritten a few times in its life and not with every call.
+    /// So many neighbours are needed, within one partition, before they are made one. None of them may be larger than all
+    /// the others together, so that a row is rewritten a few times in its life and not with every call.
     pub min_files: usize,
     /// Files from half of this size on are left alone.
     pub target_bytes: u64,
@@ -73,7 +83,7 @@ impl Table {
         request.data_change = false;
         for group in groups {
             done.bytes += group.iter().map(|f| f.size).sum::<u64>();
-            request.adds.extend(self.merge(&group, policy.target_bytes).await?);
+            request.adds.extend(self.merge(&group).await?);
             request.removes.extend(group);
         }
         (done.removed, done.added) = (request.removes.len(), request.adds.len());
@@ -83,15 +93,25 @@ impl Table {
         Ok(done)
     }
 
-    async fn merge(&self, group: &[LiveFile], target_bytes: u64) -> Result<Vec<super::files::PendingAdd>> {
+    async fn merge(&self, group: &[LiveFile]) -> Result<Vec<super::files::PendingAdd>> {
         let columns: Vec<&str> = self.name.definition().columns.iter().map(|c| c.name).collect();
         let since = group.iter().map(|f| f.added_version).max();
-        let mut writer = self.writer(Some(target_bytes));
+        let mut writer = self.writer();
         let mut batches = std::pin::pin!(self.read(group.to_vec(), &columns));
+        let by_store = matches!(self.name, TableName::InventoryChange | TableName::InventorySnapshot);
+        let mut unsorted: Vec<RecordBatch> = Vec::new();
         while let Some(batch) = batches.try_next().await? {
-            writer.write(&batch).await.with_context(|| format!("compact {}", self.name))?;
+            if by_store {
+                unsorted.push(batch);
+                if unsorted.iter().map(RecordBatch::num_rows).sum::<usize>() >= SORTED_ROWS {
+                    write_by_store(&mut writer, &std::mem::take(&mut unsorted)).await?;
+                }
+            } else {
+                writer.write(&batch).await?;
+            }
         }
-        self.finish(writer, since).await
+        write_by_store(&mut writer, &unsorted).await?;
+        self.finish(writer, since).await.with_context(|| format!("compact {}", self.name))
     }
 
     /// Writes a checkpoint if `every` versions have come since the last one. Returns whether it did.
@@ -231,27 +251,41 @@ fn before(retention: Duration) -> i64 {
     chrono::Utc::now().timestamp_millis().saturating_sub(millis)
 }
 
-/// Which files to make one of, each group the oldest rows first.
-fn plan<'a>(files: impl Iterator<Item = &'a LiveFile>, policy: &CompactionPolicy) -> Vec<Vec<LiveFile>> {
-    let mut tiers: BTreeMap<(Option<i64>, u32), Vec<&LiveFile>> = BTreeMap::new();
-    for file in files {
-        let small = file.size < policy.target_bytes / 2;
-        let settled = policy.settled.is_none_or(|version| file.added_version <= version);
-        if small && settled {
-            let tier = (file.size / LOWEST_TIER).checked_ilog(TIER_FACTOR).map_or(0, |t| t + 1);
-            tiers.entry((file.partition, tier)).or_default().push(file);
-        }
+/// Writes rows of silver store by store, each store's in their order: whoever looks for a few stores skips the others' pages.
+async fn write_by_store(writer: &mut DeltaWriter, batches: &[RecordBatch]) -> Result<()> {
+    let mut order: Vec<(i32, (usize, usize))> = Vec::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let column = batch.schema().index_of("store_id")?;
+        order.extend(ints(batch, column)?.iter().enumerate().map(|(row, &store_id)| (store_id, (index, row))));
     }
-    let mut tiers: Vec<Vec<&LiveFile>> = tiers.into_values().filter(|t| t.len() >= policy.min_files.max(2)).collect();
+    order.sort_by_key(|&(store_id, _)| store_id);
+    let order: Vec<(usize, usize)> = order.into_iter().map(|(_, place)| place).collect();
+    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    for rows in order.chunks(WRITE_ROWS) {
+        writer.write(&interleave_record_batch(&batches, rows)?).await?;
+    }
+    Ok(())
+}
+
+/// Which files to make one of: neighbours in the order of arrival.
+fn plan<'a>(files: impl Iterator<Item = &'a LiveFile>, policy: &CompactionPolicy) -> Vec<Vec<LiveFile>> {
+    let mut partitions: BTreeMap<Option<i64>, Vec<&LiveFile>> = BTreeMap::new();
+    for file in files.filter(|file| policy.settled.is_none_or(|version| file.added_version <= version)) {
+        partitions.entry(file.partition).or_default().push(file);
+    }
+    let mut found: Vec<Vec<&LiveFile>> = Vec::new();
+    for mut files in partitions.into_values().filter(|files| files.len() >= policy.min_files.max(2)) {
+        files.sort_by(|a, b| (a.added_version, a.modified, &a.path).cmp(&(b.added_version, b.modified, &b.path)));
+        runs(&files, policy, &mut found);
+    }
     // Where there is most to gain first, should the budget not reach for all.
-    tiers.sort_by_key(|tier| std::cmp::Reverse(tier.len()));
+    found.sort_by_key(|run| std::cmp::Reverse(run.len()));
     let mut budget = policy.max_bytes;
     let mut groups = Vec::new();
-    for mut tier in tiers {
-        tier.sort_by(|a, b| (a.added_version, a.modified, &a.path).cmp(&(b.added_version, b.modified, &b.path)));
-        let mut group: Vec<LiveFile> = Vec::new();
+    for run in found {
+        let mut group: Vec<&LiveFile> = Vec::new();
         let mut bytes = 0;
-        for file in tier {
+        for file in run {
             if bytes + file.size > policy.target_bytes {
                 take(&mut groups, &mut group, policy);
                 bytes = 0;
@@ -261,17 +295,47 @@ fn plan<'a>(files: impl Iterator<Item = &'a LiveFile>, policy: &CompactionPolicy
             }
             budget -= file.size;
             bytes += file.size;
-            group.push(file.clone());
+            group.push(file);
         }
         take(&mut groups, &mut group, policy);
     }
     groups
 }
 
-fn take(groups: &mut Vec<Vec<LiveFile>>, group: &mut Vec<LiveFile>, policy: &CompactionPolicy) {
+/// Finds runs of neighbours that are worth it: first among the smallest files, with larger ones between them only where
+/// those break the runs of small ones into too short ones.
+fn runs<'a>(files: &[&'a LiveFile], policy: &CompactionPolicy, found: &mut Vec<Vec<&'a LiveFile>>) {
+    let largest = policy.target_bytes / 2;
+    let mut taken = vec![false; files.len()];
+    let mut below = LOWEST_TIER.min(largest);
+    loop {
+        let open: Vec<bool> = files.iter().zip(&taken).map(|(file, taken)| !taken && file.size < below).collect();
+        let mut end = 0;
+        for run in open.chunk_by(|a, b| a == b) {
+            let start = end;
+            end += run.len();
+            if run[0] && worth_it(&files[start..end], policy) {
+                taken[start..end].fill(true);
+                found.push(files[start..end].to_vec());
+            }
+        }
+        if below == largest {
+            return;
+        }
+        below = below.saturating_mul(TIER_FACTOR).min(largest);
+    }
+}
+
+fn worth_it(run: &[&LiveFile], policy: &CompactionPolicy) -> bool {
+    let total: u64 = run.iter().map(|file| file.size).sum();
+    let largest = run.iter().map(|file| file.size).max().unwrap_or(0);
+    run.len() >= policy.min_files.max(2) && (largest < LOWEST_TIER || largest <= total - largest)
+}
+
+fn take(groups: &mut Vec<Vec<LiveFile>>, group: &mut Vec<&LiveFile>, policy: &CompactionPolicy) {
     let group = std::mem::take(group);
-    if group.len() >= policy.min_files.max(2) {
-        groups.push(group);
+    if worth_it(&group, policy) {
+        groups.push(group.into_iter().cloned().collect());
     }
 }
 

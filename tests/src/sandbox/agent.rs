@@ -1,22 +1,36 @@
 //! An agent in its own process.
 
 use super::http::{Answer, get, get_json, post};
-use super::process::{Process, binary};
+use super::process::binary;
+use super::program::Program;
 use super::{Sandbox, wait_until};
 use serde_json::Value;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
-/// An agent of some stores.
+/// An agent of some stores, and a [`Program`].
 pub struct Agent {
-    process: Option<Process>,
+    program: Program,
     id: String,
     stores: String,
     data: PathBuf,
     hub: String,
     listen: String,
     more: Vec<String>,
-    log: PathBuf,
+}
+
+impl Deref for Agent {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Agent {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }
 
 impl Agent {
@@ -28,14 +42,13 @@ impl Agent {
     /// As [`Agent::start`], with more arguments.
     pub fn start_with(sandbox: &Sandbox, id: &str, stores: &str, hub: &str, more: &[&str]) -> Self {
         let mut agent = Self {
-            process: None,
+            program: Program::new(&format!("agent {id}"), sandbox.path(&format!("agent-{id}.log"))),
             id: id.to_owned(),
             stores: stores.to_owned(),
             data: sandbox.path(&format!("agents/{id}")),
             hub: hub.to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             more: more.iter().map(|&argument| argument.to_owned()).collect(),
-            log: sandbox.path(&format!("agent-{id}.log")),
         };
         std::fs::create_dir_all(&agent.data).expect("make the agent's folder");
         agent.restart();
@@ -44,41 +57,15 @@ impl Agent {
 
     /// Starts it again, after its end, where it was.
     pub fn restart(&mut self) {
-        self.process = None;
         let address = self.data.join("http.addr");
         let _ = std::fs::remove_file(&address);
         let mut command = Command::new(binary("onhand-agent"));
         command.args(["run", "--agent-id", &self.id, "--stores", &self.stores, "--hub", &self.hub]);
         command.args(["--listen", &self.listen]).arg("--data").arg(&self.data).args(&self.more);
-        let mut process = Process::start(&format!("agent {}", self.id), command, &self.log);
-        let log = self.log.clone();
-        let shown = move || std::fs::read_to_string(&log).unwrap_or_default();
-        wait_until("the agent has written its address", &shown, || {
-            assert!(process.ended().is_none(), "the agent ended instead of starting\n{}", process.log_tail());
-            std::fs::read_to_string(&address).is_ok_and(|text| text.trim().contains(':'))
-        });
-        self.process = Some(process);
-        self.listen = std::fs::read_to_string(&address).expect("it was there").trim().to_owned();
+        self.program.start(command);
+        self.listen = self.program.wait_for_file(&address, |text| text.contains(':').then(|| text.trim().to_owned()));
         let url = self.url("/healthz");
         wait_until("the agent listens", || self.log_tail(), || get(&url).is_some());
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.process.as_mut().expect("it runs").kill();
-        self.process = None;
-    }
-
-    /// SIGTERM; returns how it ended.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let status = self.process.as_mut().expect("it runs").terminate();
-        self.process = None;
-        status
-    }
-
-    /// Its process id.
-    pub fn process_id(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
     }
 
     /// Its data folder.
@@ -109,17 +96,5 @@ impl Agent {
     /// Sends JSON to `/v1/counts`.
     pub fn counts(&self, body: impl AsRef<[u8]>) -> Answer {
         post(&self.url("/v1/counts"), "application/json", body).expect("the agent answers")
-    }
-
-    /// The end of its log.
-    pub fn log_tail(&self) -> String {
-        let text = self.log();
-        let lines: Vec<&str> = text.lines().collect();
-        format!("--- the end of agent {}'s log:\n{}\n---", self.id, lines[lines.len().saturating_sub(40)..].join("\n"))
-    }
-
-    /// Everything it printed, in all its lives.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

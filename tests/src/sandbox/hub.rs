@@ -1,11 +1,14 @@
 //! A hub in its own process.
 
 use super::http::{get, get_json, post};
-use super::process::{Process, binary};
+use super::process::binary;
+use super::program::Program;
 use super::{Sandbox, wait_until};
 use serde_json::Value;
+use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How a hub is started.
@@ -24,28 +27,39 @@ impl HubOptions {
     }
 }
 
-/// A hub over the sandbox's lake, with short intervals so that much happens.
+/// A hub over the sandbox's lake, with short intervals so that much happens; and a [`Program`].
 pub struct Hub {
-    process: Option<Process>,
+    program: Program,
     options: HubOptions,
     lake: PathBuf,
     reference: PathBuf,
     addresses: PathBuf,
-    log: PathBuf,
     mqtt: String,
     http: String,
+}
+
+impl Deref for Hub {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Hub {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }
 
 impl Hub {
     /// Starts one and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: HubOptions) -> Self {
         let mut hub = Self {
-            process: None,
+            program: Program::new("the hub", sandbox.path("hub.log")),
             options,
             lake: sandbox.lake(),
             reference: sandbox.reference(),
             addresses: sandbox.path("hub.addr"),
-            log: sandbox.path("hub.log"),
             mqtt: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
         };
@@ -61,7 +75,6 @@ impl Hub {
 
     /// As [`Hub::restart`], but does not wait until it is ready.
     pub fn start_process(&mut self) {
-        self.process = None;
         let _ = std::fs::remove_file(&self.addresses);
         let mut command = Command::new(binary("onhand-hub"));
         command.arg("run").arg("--lake").arg(&self.lake).arg("--reference").arg(&self.reference);
@@ -73,49 +86,18 @@ impl Hub {
             None => command.args(["--listen-mqtt", &self.mqtt]),
         };
         command.args(&self.options.more);
-        self.process = Some(Process::start("onhand-hub", command, &self.log));
+        self.program.start(command);
     }
 
     /// Waits until it is ready, and learns its addresses.
     pub fn wait_ready(&mut self) {
-        let (addresses, log) = (self.addresses.clone(), self.log.clone());
-        let shown = move || std::fs::read_to_string(&log).unwrap_or_default();
-        let process = self.process.as_mut().expect("it was started");
-        wait_until("the hub has written its addresses", &shown, || {
-            assert!(process.ended().is_none(), "the hub ended instead of starting\n{}", process.log_tail());
-            std::fs::read_to_string(&addresses).is_ok_and(|text| serde_json::from_str::<Value>(&text).is_ok())
-        });
-        let text = std::fs::read_to_string(&self.addresses).expect("it was there");
-        let found: Value = serde_json::from_str(&text).expect("it was JSON");
+        let found: Value = self.program.wait_for_file(&self.addresses, |text| serde_json::from_str(text).ok());
         if self.options.mqtt.is_none() {
             self.mqtt = found["mqtt"].as_str().expect("an address for MQTT").to_owned();
         }
         self.http = found["http"].as_str().expect("an address for HTTP").to_owned();
         let url = self.url("/readyz");
         wait_until("the hub is ready", || self.log_tail(), || get(&url).is_some_and(|answer| answer.status == 200));
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.process.as_mut().expect("it runs").kill();
-        self.process = None;
-    }
-
-    /// SIGTERM; returns how it ended.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let status = self.process.as_mut().expect("it runs").terminate();
-        self.process = None;
-        status
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
-    }
-
-    /// Whether it runs.
-    pub fn runs(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.ended().is_none())
     }
 
     /// Where its MQTT endpoint listens.
@@ -179,20 +161,28 @@ impl Hub {
         find(&self.ask("/v1/pipeline"), name).unwrap_or(0.)
     }
 
-    /// The end of its log.
-    pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        format!("--- the end of the hub's log:\n{}\n---", lines[lines.len().saturating_sub(40)..].join("\n"))
-    }
-
-    /// Everything it printed, in all its lives.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+    /// A sample of its metrics, by its whole name.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = get(&self.url("/metrics")).expect("the hub answers").text;
+        let sample = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        sample.unwrap_or_else(|| panic!("{name} is not among\n{text}"))
     }
 
     /// Lets it work for a while: a few silver and gold commits.
     pub fn let_work(&self) {
         std::thread::sleep(Duration::from_millis(700));
     }
+}
+
+/// What the hub makes of a password, for its file of agents.
+pub(super) fn hash_password(password: &str) -> String {
+    let mut command = Command::new(binary("onhand-hub"));
+    command.arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut hashing = command.spawn().expect("start onhand-hub hash-password");
+    let mut input = hashing.stdin.take().expect("it has a standard input");
+    writeln!(input, "{password}").expect("it reads the password");
+    drop(input);
+    let output = hashing.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "onhand-hub hash-password: {}", output.status);
+    String::from_utf8(output.stdout).expect("a hash is text").trim().to_owned()
 }

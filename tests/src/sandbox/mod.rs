@@ -13,16 +13,19 @@ mod kafka;
 mod mosquitto;
 mod mqtt_client;
 mod process;
+mod program;
 mod s3;
 
 pub use agent::Agent;
 pub use azurite::Azurite;
 pub use http::{Answer, get, get_json, post};
+use hub::hash_password;
 pub use hub::{Hub, HubOptions};
 pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use mqtt_client::MqttClient;
 pub use process::{Process, binary, free_port, lasting_port, run, target_folder};
+pub use program::Program;
 pub use s3::S3;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +81,16 @@ impl Sandbox {
         std::fs::create_dir_all(path.parent().expect("it lies in the sandbox")).expect("make a folder");
         std::fs::write(&path, content).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
         path
+    }
+
+    /// Writes a file of agents, each with its id, its password and its store, for the hub's `--agents`.
+    pub fn write_agents(&self, agents: &[(&str, &str, i32)]) -> PathBuf {
+        let entry = |(id, password, store): &(&str, &str, i32)| {
+            let hash = hash_password(password);
+            format!("[[agent]]\nid = \"{id}\"\npassword_hash = \"{hash}\"\nstores = [{store}]\n")
+        };
+        let entries: Vec<String> = agents.iter().map(entry).collect();
+        self.write("agents.toml", &entries.join("\n"))
     }
 
     /// Writes `store.txt`.

@@ -1,4 +1,4 @@
-//! A MQTT 3.1.1 client of a few packets, which can also send what no client should.
+//! A client of a few packets, MQTT 3.1.1 or 5, which can also send what no client should.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,6 +7,8 @@ use std::time::Duration;
 /// A connection to an endpoint or broker.
 pub struct MqttClient {
     stream: TcpStream,
+    /// The protocol level of its CONNECT: 4 is 3.1.1, 5 is 5.
+    level: u8,
     next_packet: u16,
 }
 
@@ -16,35 +18,50 @@ impl MqttClient {
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"));
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        Self { stream, next_packet: 1 }
+        Self { stream, level: 4, next_packet: 1 }
     }
 
-    /// Says CONNECT; returns the code of the CONNACK, `None` if the connection is closed instead.
+    /// Says CONNECT; returns the code of the CONNACK, `None` if the connection is closed or something else said instead.
     pub fn connect(&mut self, client_id: &str, login: Option<(&str, &str)>) -> Option<u8> {
         let mut body = text("MQTT");
-        body.extend([4, if login.is_some() { 0b1100_0010 } else { 0b10 }, 0, 60]);
+        body.extend([self.level, if login.is_some() { 0b1100_0010 } else { 0b10 }, 0, 60]);
+        body.extend(self.no_properties());
         body.extend(text(client_id));
         if let Some((user, password)) = login {
             body.extend(text(user));
             body.extend(text(password));
         }
         self.send(&packet(0x10, &body));
-        let mut answer = [0; 4];
-        self.stream.read_exact(&mut answer).ok()?;
-        assert_eq!(answer[..2], [0x20, 2], "this is no CONNACK");
-        Some(answer[3])
+        let (kind, answer) = self.receive()?;
+        if kind == 0x20 { answer.get(1).copied() } else { None }
+    }
+
+    /// As [`MqttClient::connect`], in MQTT 5 and without a login.
+    pub fn connect_v5(&mut self, client_id: &str) -> Option<u8> {
+        self.level = 5;
+        self.connect(client_id, None)
     }
 
     /// Publishes with QoS 1; whether the PUBACK came before the connection was closed.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> bool {
         let number = self.send_publish(topic, payload);
-        let mut answer = [0; 4];
-        while self.stream.read_exact(&mut answer).is_ok() {
-            if answer == [0x40, 2, (number >> 8) as u8, number as u8] {
+        while let Some((kind, answer)) = self.receive() {
+            if kind == 0x40 && answer[..2] == number.to_be_bytes() {
                 return true;
             }
         }
         false
+    }
+
+    /// The reason with which the other side says DISCONNECT, whatever comes before; `None` if it hangs up without.
+    pub fn disconnect_reason(&mut self) -> Option<u8> {
+        loop {
+            let (kind, answer) = self.receive()?;
+            if kind == 0xe0 {
+                // Without a body it means a normal disconnection.
+                return Some(answer.first().copied().unwrap_or(0));
+            }
+        }
     }
 
     /// Publishes many with QoS 1, at most `window` of them unacknowledged; whether all were acknowledged.
@@ -67,18 +84,43 @@ impl MqttClient {
 
     /// Nothing else comes to a client that has not subscribed.
     fn take_puback(&mut self, unacknowledged: &mut usize) -> bool {
-        let mut answer = [0; 4];
         *unacknowledged -= 1;
         self.stream.set_read_timeout(Some(Duration::from_secs(120))).is_ok()
-            && self.stream.read_exact(&mut answer).is_ok()
-            && answer[..2] == [0x40, 2]
+            && self.receive().is_some_and(|(kind, _)| kind == 0x40)
     }
 
-    fn send_publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
+    /// The next packet's first byte and body; `None` if none comes.
+    fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut byte = || {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).ok().map(|()| usize::from(byte[0]))
+        };
+        let kind = byte()? as u8;
+        let mut length = 0;
+        for shift in [0, 7, 14, 21] {
+            let digit = byte()?;
+            length |= (digit & 0x7f) << shift;
+            if digit & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        Some((kind, body))
+    }
+
+    /// What stands where MQTT 5 has properties.
+    fn no_properties(&self) -> &'static [u8] {
+        if self.level == 5 { &[0] } else { &[] }
+    }
+
+    /// Sends a PUBLISH with QoS 1, whatever the other side said it takes; returns its packet id.
+    pub fn send_publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
         let number = self.next_packet;
         self.next_packet = if number == u16::MAX { 1 } else { number + 1 };
         let mut body = text(topic);
         body.extend(number.to_be_bytes());
+        body.extend(self.no_properties());
         body.extend(payload);
         self.send(&packet(0x32, &body));
         number

@@ -38,7 +38,7 @@ impl Process {
     /// Waits until it is ready, which `ready` tells from what this process (not one before it) has printed.
     pub fn wait_ready(&mut self, mut ready: impl FnMut(&str) -> bool) {
         let began = Instant::now();
-        while !ready(self.log().get(self.log_start..).unwrap_or_default()) {
+        while !ready(std::fs::read_to_string(&self.log).unwrap_or_default().get(self.log_start..).unwrap_or_default()) {
             assert!(self.ended().is_none(), "{} ended instead of starting\n{}", self.name, self.log_tail());
             assert!(began.elapsed() < PATIENCE, "{} is not up after {PATIENCE:?}\n{}", self.name, self.log_tail());
             std::thread::sleep(Duration::from_millis(50));
@@ -81,15 +81,7 @@ impl Process {
 
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-        format!("--- the end of {}'s log:\n{tail}\n---", self.name)
-    }
-
-    /// Everything it printed.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        tail(&self.name, &self.log)
     }
 
     fn signal(&self, signal: &str) {
@@ -108,6 +100,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The end of a program's log, for people.
+pub(super) fn tail(name: &str, log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    format!("--- the end of {name}'s log:\n{tail}\n---")
 }
 
 /// Whether the signal could be sent. (By the shell's own kill: it needs neither another program nor unsafe code.)

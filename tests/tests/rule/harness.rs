@@ -15,6 +15,7 @@ use onhand_hub::lake::commit_cycle::CycleConfig;
 use onhand_hub::lake::read::{ints, longs, micros};
 use onhand_hub::lake::{Lake, Retention, Table, TableName};
 use onhand_hub::life::{Habits, Servants, Surroundings};
+use onhand_hub::ownership::Ownership;
 use onhand_hub::pipeline::Pipeline;
 use onhand_hub::stats::HubStats;
 use std::collections::BTreeSet;
@@ -225,9 +226,10 @@ impl Harness {
                 reference: Some(self.reference_folder()),
                 reference_interval: NEVER,
             },
+            topic_partitions: Vec::new(),
         };
         let stop = CancellationToken::new();
-        let begun = onhand_hub::life::Life::begin(&around, habits, stop.clone()).await?;
+        let begun = onhand_hub::life::Life::begin(&around, habits, Ownership::Whole, stop.clone()).await?;
         let durable = |outbox: &Outbox| {
             let position = begun.positions.iter().find(|(agent, _)| *agent == outbox.agent);
             position.map_or(0, |(_, position)| position.seq.0 as usize)

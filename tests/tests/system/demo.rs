@@ -1,9 +1,8 @@
 //! One command, and what the tills sold stands in gold, correct to the last item.
 
-use onhand_tests::judge::{ask_lake, run_readme_examples};
+use onhand_tests::judge::{all_rows, run_readme_examples};
 use onhand_tests::sandbox::{Sandbox, binary, run};
 use onhand_tests::{Verdict, judge, open_with_polars};
-use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,12 +15,6 @@ fn simulator(arguments: &[&str], paths: &[(&str, &Path)]) -> String {
     run(&mut command).expect_success()
 }
 
-fn rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
-    ["inventory_change", "inventory_snapshot", "inventory_current", "latest_inventory_snapshot"]
-        .map(|table| ask_lake(lake, &format!("SELECT * FROM {table} ORDER BY ALL")))
-        .into()
-}
-
 #[test]
 fn a_small_demo_ends_well_and_once_more_changes_nothing() {
     let sandbox = Sandbox::new();
@@ -32,19 +25,19 @@ fn a_small_demo_ends_well_and_once_more_changes_nothing() {
     let (lake, dataset) = (data.join("lake"), data.join("dataset"));
     let verdict = Verdict { dataset: Some(dataset), ..Verdict::default() };
     judge(&lake, &verdict);
-    let before = rows(&lake);
+    let before = all_rows(&lake);
     assert!(before.iter().all(|table| !table.is_empty()), "the demo filled no table");
 
     simulator(&arguments, &[("--data", &data)]);
     judge(&lake, &verdict);
-    assert!(before == rows(&lake), "the same dataset once more changed rows");
+    assert!(before == all_rows(&lake), "the same dataset once more changed rows");
 
     // Agents that remember nothing send everything again; the hub tells what it has.
     std::fs::remove_dir_all(data.join("agents")).expect("the agents' folders can be removed");
     let shown = simulator(&arguments, &[("--data", &data)]);
     assert!(!shown.contains(" 0 new, "), "the agents still knew the events: {shown}");
     judge(&lake, &verdict);
-    assert!(before == rows(&lake), "the same dataset from new agents changed rows");
+    assert!(before == all_rows(&lake), "the same dataset from new agents changed rows");
     let answers = run_readme_examples(&sandbox.path(""));
     let shown = &before[2].iter().find(|row| row[5] == 1).expect("store 1 has items")[3];
     assert!(answers.matches(&shown.to_string()).count() >= 2, "{shown} is not in both of\n{answers}");

@@ -6,6 +6,7 @@
 mod agent_killed;
 mod bad_files;
 mod bad_requests;
+mod checkpoint;
 mod clean_stop;
 mod count_files;
 mod demo;
@@ -14,7 +15,9 @@ mod external_broker;
 mod hub_away;
 mod hub_killed;
 mod late_data;
+mod load;
 mod mqtt_noise;
 mod reference_changes;
 mod show;
+mod tls;
 mod verify;

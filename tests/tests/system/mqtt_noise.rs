@@ -2,25 +2,10 @@
 
 use onhand_common::frame::{encode_event, seal};
 use onhand_common::{AgentId, Epoch, Event, Seq, Timestamp};
-use onhand_tests::judge::ask_lake;
-use onhand_tests::sandbox::{HubOptions, MqttClient, binary, settle, wait_until};
+use onhand_tests::judge::{ask_lake, number_in_lake};
+use onhand_tests::sandbox::{HubOptions, MqttClient, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use serde_json::json;
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-fn hash_password(password: &str) -> String {
-    let mut hashing = Command::new(binary("onhand-hub"))
-        .arg("hash-password")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("start onhand-hub hash-password");
-    hashing.stdin.take().expect("it has a standard input").write_all(format!("{password}\n").as_bytes()).unwrap();
-    let output = hashing.wait_with_output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
 
 fn frame(agent: &str, store: i32, trans_id: &str) -> Vec<u8> {
     let count = onhand_common::Count {
@@ -37,12 +22,7 @@ fn frame(agent: &str, store: i32, trans_id: &str) -> Vec<u8> {
 #[test]
 fn noise_and_strangers_change_nothing_but_the_quarantine() {
     let sandbox = Sandbox::new();
-    let agents = format!(
-        "[[agent]]\nid = \"a\"\npassword_hash = \"{}\"\nstores = [1]\n\n[[agent]]\nid = \"b\"\npassword_hash = \"{}\"\nstores = [2]\n",
-        hash_password("secret-a"),
-        hash_password("secret-b")
-    );
-    let agents = sandbox.write("agents.toml", &agents);
+    let agents = sandbox.write_agents(&[("a", "secret-a", 1), ("b", "secret-b", 2)]);
     let mut hub = Hub::start(&sandbox, HubOptions::with(&["--agents", agents.to_str().unwrap()]));
     let endpoint = hub.mqtt_address().to_owned();
     let agent = Agent::start_with(&sandbox, "a", "1", &hub.mqtt_url(), &["--password", "secret-a"]);
@@ -132,4 +112,38 @@ fn a_device_without_an_agent_sends_the_accelerators_json() {
     ledger.transaction(&json!({"trans_id": "raw-1", "store_id": 1, "items": [{"item_id": 10, "quantity": -2}]}));
     judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
     assert_eq!(ask_lake(&sandbox.lake(), "SELECT reason FROM quarantine").len(), 3);
+}
+
+#[test]
+fn a_document_that_is_too_large_gets_its_answer_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let mut till = Till::new(1, 22);
+    till.sell(&agent.url(""), 20);
+    let small = till.document();
+    let mut device = MqttClient::open(hub.mqtt_address());
+    assert_eq!(device.connect_v5("device"), Some(0));
+    assert!(device.publish("onhand/v1/raw/1", small.to_string().as_bytes()));
+    till.ledger.transaction(&small);
+
+    // Good but for its size; a client of MQTT 5 is told that (0x95, packet too large), an older one cannot be.
+    let large = format!("{}{}", till.document(), " ".repeat(300 * 1024));
+    device.send_publish("onhand/v1/raw/1", large.as_bytes());
+    assert_eq!(device.disconnect_reason(), Some(0x95));
+    assert!(device.is_hung_up());
+    let mut older = MqttClient::open(hub.mqtt_address());
+    assert_eq!(older.connect("older-device", None), Some(0));
+    assert!(!older.publish("onhand/v1/raw/1", large.as_bytes()));
+    assert!(older.is_hung_up());
+    // A connection is counted when it is over, which may be after its client has heard of it.
+    let counted = || hub.metric("onhand_hub_gateway_oversized_packets_total");
+    wait_until("both are counted", || format!("{}\n{}", counted(), hub.log_tail()), || counted() == 2.);
+
+    till.sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+    assert_eq!(number_in_lake(&sandbox.lake(), "SELECT count(*) FROM quarantine"), 0);
+    let statuses = agent.status();
+    assert_eq!(statuses["connected"], true, "{statuses}");
 }

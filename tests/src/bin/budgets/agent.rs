@@ -145,7 +145,7 @@ fn memory(backlog_mib: u64, report: &mut Report) {
     let sandbox = Sandbox::new();
     let agent = Agent::start_with(&sandbox, "a", "1", NO_HUB, &["--max-buffer", "2GiB"]);
     std::thread::sleep(Duration::from_secs(2));
-    report.figure("agent: resident, idle", megabytes(resident(agent.process_id())), "15 MB");
+    report.figure("agent: resident, idle", megabytes(resident(agent.id())), "15 MB");
     let address = agent.url("").trim_start_matches("http://").to_owned();
     let mut till = Till::open(&address);
     let mut number = 0_u64;
@@ -168,7 +168,7 @@ fn memory(backlog_mib: u64, report: &mut Report) {
     }
     std::thread::sleep(Duration::from_secs(3));
     let name = format!("agent: resident, backlog {}", megabytes(bytes as f64));
-    report.figure(&name, megabytes(resident(agent.process_id())), "40 MB (at 1 GiB)");
+    report.figure(&name, megabytes(resident(agent.id())), "40 MB (at 1 GiB)");
 }
 
 fn size(report: &mut Report) {

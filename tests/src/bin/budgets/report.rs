@@ -1,6 +1,7 @@
 //! The table of figures, for people and for BENCHMARKS.md.
 
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::HumanCount;
 use std::fmt::Write;
 use std::process::Command;
 
@@ -89,15 +90,7 @@ fn machine() -> String {
 
 /// 1234567 as 1,234,567.
 pub fn number(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(value.round() as u64).to_string()
 }
 
 /// Bytes as MB, the way the budgets say it.

@@ -1,0 +1,80 @@
+//! A program that a test starts, ends, and starts again.
+
+use super::process::{Process, tail};
+use super::wait_until;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+/// One program and its log, through all its lives. What runs is killed when this is dropped.
+pub struct Program {
+    name: String,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Program {
+    /// One that has not been started yet.
+    pub fn new(name: &str, log: PathBuf) -> Self {
+        Self { name: name.to_owned(), log, process: None }
+    }
+
+    /// Starts it, after its end.
+    pub fn start(&mut self, command: Command) {
+        self.process = None;
+        self.process = Some(Process::start(&self.name, command, &self.log));
+    }
+
+    /// Waits until `found` finds in a file what the program writes there at its start.
+    ///
+    /// # Panics
+    /// If the program ends instead.
+    pub fn wait_for_file<T>(&mut self, file: &Path, found: impl Fn(&str) -> Option<T>) -> T {
+        let mut content = None;
+        wait_until(
+            &format!("{} has written {}", self.name, file.display()),
+            || tail(&self.name, &self.log),
+            || {
+                let ended = self.process.as_mut().expect("it was started").ended();
+                assert!(ended.is_none(), "{} ended instead of starting\n{}", self.name, tail(&self.name, &self.log));
+                content = std::fs::read_to_string(file).ok().and_then(|text| found(&text));
+                content.is_some()
+            },
+        );
+        content.expect("it was waited for")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.take().expect("it runs").terminate()
+    }
+
+    /// Waits for its own end; returns how it ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.take().expect("it runs").wait()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        tail(&self.name, &self.log)
+    }
+
+    /// Everything it printed, in all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
