@@ -140,7 +140,7 @@ impl Sources {
     }
 
     fn agents(&self, out: &mut Out<'_>) -> fmt::Result {
-        let agents = self.intake.agents();
+        let agents = self.intake.agents().all();
         let statuses = || agents.iter().filter_map(|agent| agent.status.as_ref());
         out.gauge("agents", "Agents that were heard of since the start", agents.len() as u64)?;
         let connected = agents.iter().filter(|agent| agent.connected).count();

@@ -1,6 +1,7 @@
 //! Rows on their way from the actors into the lake. Plain values: times in microseconds since 1970, ids as the tables hold them.
 
 use onhand_common::{AgentId, Epoch};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where a row came from: the silver tables' lineage columns.
@@ -109,7 +110,7 @@ pub struct QuarantineRow {
     /// Which way.
     pub source: String,
     /// Why it is here: a short, fixed text.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What exactly is wrong.
     pub detail: String,
     /// It, as it came (cut at the frame's maximum).
@@ -119,14 +120,21 @@ pub struct QuarantineRow {
 /// A row of bronze/raw_inventory_change, in the shape of the accelerator's Kafka source.
 #[derive(Debug, Clone)]
 pub struct BronzeRow {
-    /// The agent's or the store's id.
-    pub key: String,
+    /// The agent's or the store's id; of a Kafka record its own key.
+    pub key: bytes::Bytes,
     /// What was received, byte for byte: a frame, or a JSON document.
     pub value: bytes::Bytes,
     /// Where it was received.
     pub topic: String,
-    /// For frames: the first sequence number.
+    /// Of that topic, where it is Kafka's; else 0.
+    pub partition: i32,
+    /// Of a Kafka record its own; of a frame the first sequence number.
     pub offset: i64,
     /// When, in microseconds.
     pub timestamp: i64,
+    /// What that time is, as Kafka numbers it.
+    pub timestamp_type: i32,
 }
+
+/// The time of a record is that at which the hub took it.
+pub const LOG_APPEND_TIME: i32 = 1;

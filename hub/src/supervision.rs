@@ -1,12 +1,10 @@
 //! Starts the hub's parts in their order, leads one life of the pipeline after another (see `life.rs`), and stops all of it
 //! so that nothing taken is left uncommitted.
 
-use crate::config::{HubConfig, MqttSide, TlsFiles};
+use crate::config::{HubConfig, Role};
 use crate::gateway::count_files::{CountFiles, CountFilesRunning};
-use crate::gateway::{
-    AckBoard, Agents, BrokerConfig, BrokerUrl, EmbeddedBroker, ExternalBroker, ExternalBrokerConfig, FrameSink,
-    GatewayStats, Intake,
-};
+use crate::gateway::{AckBoard, GatewayStats, Intake};
+use crate::kafka::raw;
 use crate::lake::Lake;
 use crate::lake::commit::CommitError;
 use crate::lake::commit_cycle::CycleConfig;
@@ -16,8 +14,8 @@ use crate::ownership::Ownership;
 use crate::pipeline::Pipeline;
 use crate::stats::HubStats;
 use crate::web::{self, WebState};
+use crate::{mqtt_side, roles};
 use anyhow::{Context, Result};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -44,26 +42,68 @@ struct Hub {
 /// # Errors
 /// If it cannot start, or another hub takes its lake over.
 pub async fn run(config: HubConfig) -> Result<()> {
-    let stats = Arc::new(HubStats::default());
+    match config.role {
+        Role::All => {}
+        Role::Gateway => return roles::gateway(config).await,
+        Role::Processor => return roles::processor(config).await,
+    }
     let acks = AckBoard::default();
     let (pipeline, pipelines) = watch::channel(None);
-    let around = Surroundings {
-        lake: Lake::open(&config.lake, config.retention)?,
-        intake: Arc::new(Intake::new(pipelines, acks.clone(), Arc::clone(&stats))),
+    let around = surroundings(&config, pipelines, acks.clone()).await?;
+    let hub = Hub { config, around, acks, pipeline, came_up: AtomicBool::new(false) };
+    hub.run().await
+}
+
+/// What outlives the lives of a process with a lake.
+pub(crate) async fn surroundings(
+    config: &HubConfig,
+    pipelines: watch::Receiver<Option<Arc<Pipeline>>>,
+    acks: AckBoard,
+) -> Result<Surroundings> {
+    let stats = Arc::new(HubStats::default());
+    let lake = Lake::open(&config.lake, config.retention)?;
+    lake.check_put_if_absent().await?;
+    Ok(Surroundings {
+        lake,
+        intake: Arc::new(Intake::new(pipelines, acks, Arc::clone(&stats))),
         stats,
         reference: watch::Sender::new(Arc::default()),
         reload_reference: Arc::new(Notify::new()),
         updates: broadcast::Sender::new(UPDATES),
-    };
-    let hub = Hub { config, around, acks, pipeline, came_up: AtomicBool::new(false) };
-    hub.run().await
+    })
+}
+
+/// Writes the bound addresses where somebody asked for them.
+pub(crate) fn say_addresses(config: &HubConfig, mqtt: &str, http: &str) -> Result<()> {
+    let Some(file) = &config.addr_file else { return Ok(()) };
+    let addresses = serde_json::json!({ "mqtt": mqtt, "http": http });
+    std::fs::write(file, addresses.to_string()).with_context(|| format!("write {}", file.display()))
+}
+
+/// How the lives of a process are led.
+pub(crate) fn habits(config: &HubConfig) -> Habits {
+    Habits {
+        limits: config.limits.clone(),
+        bronze: config.bronze,
+        most_awaiting_rows: config.most_awaiting_rows,
+        threads: std::thread::available_parallelism().map_or(2, usize::from),
+        cycle: CycleConfig {
+            silver_interval: config.silver_interval,
+            gold_interval: config.gold_interval,
+            reference: config.reference.clone(),
+            reference_interval: config.reference_interval,
+        },
+        topic_partitions: Vec::new(),
+    }
 }
 
 impl Hub {
     async fn run(self) -> Result<()> {
         let (stop_intake, stop_cycle) = (CancellationToken::new(), CancellationToken::new());
         let gateway_stats = Arc::new(GatewayStats::default());
-        let (mqtt_address, gateway) = self.start_gateway(&gateway_stats, stop_intake.clone()).await?;
+        let sink = Arc::clone(&self.around.intake);
+        let (mqtt_address, gateway) =
+            mqtt_side::start(&self.config, sink, self.acks.clone(), &gateway_stats, stop_intake.clone()).await?;
         let web_state = WebState {
             pipeline: self.pipeline.subscribe(),
             intake: Arc::clone(&self.around.intake),
@@ -73,14 +113,12 @@ impl Hub {
             reload_reference: Arc::clone(&self.around.reload_reference),
             updates: self.around.updates.clone(),
             started: Instant::now(),
+            has_pipeline: true,
         };
         let (http_address, web) = web::start(web_state, self.config.http)
             .with_context(|| format!("listen for HTTP on {}", self.config.http))?;
         tracing::info!(lake = self.around.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
-        if let Some(file) = &self.config.addr_file {
-            let addresses = serde_json::json!({ "mqtt": mqtt_address, "http": http_address.to_string() });
-            std::fs::write(file, addresses.to_string()).with_context(|| format!("write {}", file.display()))?;
-        }
+        say_addresses(&self.config, &mqtt_address, &http_address.to_string())?;
         let count_files = self.config.count_files.clone().map(|folder| {
             let log = CountFileLog::new(self.around.lake.clone());
             CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
@@ -93,9 +131,7 @@ impl Hub {
                 () = self.asked_to_stop(count_files.as_ref()) => {
                     tracing::info!("stopping: no more is taken, what was taken is committed");
                     stop_intake.cancel();
-                    if let Some(gateway) = gateway {
-                        let _ = tokio::time::timeout(Duration::from_secs(10), gateway).await;
-                    }
+                    let _ = tokio::time::timeout(Duration::from_secs(10), gateway).await;
                     stop_cycle.cancel();
                     lives.await
                 }
@@ -104,46 +140,6 @@ impl Hub {
         stop_intake.cancel();
         web.stop().await;
         ended
-    }
-
-    async fn start_gateway(
-        &self,
-        stats: &Arc<GatewayStats>,
-        stop: CancellationToken,
-    ) -> Result<(String, Option<tokio::task::JoinHandle<()>>)> {
-        let sink: Arc<dyn FrameSink> = Arc::clone(&self.around.intake) as _;
-        match &self.config.mqtt {
-            MqttSide::Embedded { listen, tls } => {
-                let agents = match &self.config.agents {
-                    Some(file) => Agents::load(file)?,
-                    None => {
-                        tracing::warn!(
-                            "OPEN MODE: no --agents file was given, so any client is taken for the agent it says it is"
-                        );
-                        Agents::open()
-                    }
-                };
-                let tls = tls.as_ref().map(read_tls).transpose()?;
-                let config = BrokerConfig { agents, tls, stats: Arc::clone(stats), ..BrokerConfig::default() };
-                let broker = EmbeddedBroker::bind(*listen, config)
-                    .await
-                    .with_context(|| format!("listen for MQTT on {listen}"))?;
-                let address = broker.local_addr().to_string();
-                let running = tokio::spawn(broker.run(sink, self.acks.clone(), stop));
-                Ok((address, Some(running)))
-            }
-            MqttSide::External { url, client_id } => {
-                let url: BrokerUrl = url.parse().context("mqtt")?;
-                let address = format!("{}:{}", url.host, url.port);
-                let config = ExternalBrokerConfig {
-                    client_id: client_id.clone(),
-                    stats: Arc::clone(stats),
-                    ..ExternalBrokerConfig::new(url)
-                };
-                let broker = ExternalBroker::new(config).context("prepare TLS for the broker")?;
-                Ok((address, Some(tokio::spawn(broker.run(sink, self.acks.clone(), stop)))))
-            }
-        }
     }
 
     /// Resolves when the hub should stop.
@@ -185,26 +181,23 @@ impl Hub {
     }
 
     async fn one_life(&self, stop: &CancellationToken) -> Result<()> {
-        let habits = Habits {
-            limits: self.config.limits.clone(),
-            bronze: self.config.bronze,
-            most_awaiting_rows: self.config.most_awaiting_rows,
-            threads: std::thread::available_parallelism().map_or(2, usize::from),
-            cycle: CycleConfig {
-                silver_interval: self.config.silver_interval,
-                gold_interval: self.config.gold_interval,
-                reference: self.config.reference.clone(),
-                reference_interval: self.config.reference_interval,
-            },
-            topic_partitions: Vec::new(),
-        };
-        let Life { pipeline, cycle, servants, positions, .. } =
+        let mut habits = habits(&self.config);
+        let raw = self.config.kafka.as_ref().and_then(|kafka| Some((kafka, kafka.raw_topic.as_deref()?)));
+        if let Some((kafka, topic)) = raw {
+            habits.topic_partitions = raw::partitions(kafka, topic).await?;
+        }
+        let Life { pipeline, cycle, servants, positions, offsets } =
             Life::begin(&self.around, habits, Ownership::Whole, stop.clone()).await?;
+        let reading = match raw {
+            Some((kafka, _)) => Some(raw::read(kafka, offsets, Arc::clone(&pipeline)).await?),
+            None => None,
+        };
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
         self.came_up.store(true, Relaxed);
         let ended = cycle.run().await;
+        drop(reading);
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
         self.around.intake.forget_refused();
@@ -213,24 +206,7 @@ impl Hub {
     }
 }
 
-fn read_tls(files: &TlsFiles) -> Result<Arc<rustls::ServerConfig>> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
-    let chain = rustls_pemfile::certs(&mut &read(&files.cert)?[..]).collect::<Result<Vec<_>, _>>();
-    let chain = chain.with_context(|| format!("tls_cert: read certificates in {}", files.cert.display()))?;
-    let key = rustls_pemfile::private_key(&mut &read(&files.key)?[..])
-        .with_context(|| format!("tls_key: read {}", files.key.display()))?
-        .with_context(|| format!("tls_key: there is no private key in {}", files.key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("prepare TLS")?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("tls_cert and tls_key do not go together")?;
-    Ok(Arc::new(config))
-}
-
-async fn asked_by_signal(reload: &Notify) {
+pub(crate) async fn asked_by_signal(reload: &Notify) {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {

@@ -1,9 +1,10 @@
 //! From texts to settings that can be used, or a refusal that names the one that cannot.
 
-use super::given::{GivenConfig, Text};
-use super::{ConfigError, HubConfig, MqttSide, TlsFiles};
+use super::given::{GivenConfig, Pair, Text};
+use super::{ConfigError, HubConfig, MqttSide, Role, TlsFiles};
 use crate::actors::ActorLimits;
 use crate::gateway::BrokerUrl;
+use crate::kafka::KafkaSettings;
 use crate::lake::Retention;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,15 +26,20 @@ impl Checker<'_> {
     }
 
     pub(super) fn check(&self, given: &GivenConfig) -> Result<HubConfig, ConfigError> {
-        self.check_role(given)?;
-        let Some(lake) = self.text("lake", &given.lake)? else {
-            return self.refuse("lake", "is missing: say where the tables are, with --lake ROOT");
+        let role = self.role(given)?;
+        let kafka = self.kafka(given, role)?;
+        let lake = match self.text("lake", &given.lake)? {
+            Some(lake) => lake,
+            None if role == Role::Gateway => "",
+            None => return self.refuse("lake", "is missing: say where the tables are, with --lake ROOT"),
         };
         let insecure_open = self.truth("insecure_open", &given.insecure_open, false)?;
         let defaults = ActorLimits::default();
         let retention = Retention::default();
         let most_rows = tokio::sync::Semaphore::MAX_PERMITS.min(u32::MAX as usize);
         Ok(HubConfig {
+            role,
+            kafka,
             lake: lake.to_owned(),
             retention: Retention {
                 log: self.duration("log_retention", &given.log_retention, retention.log, 365 * 100 * DAY)?,
@@ -72,14 +78,77 @@ impl Checker<'_> {
         })
     }
 
-    fn check_role(&self, given: &GivenConfig) -> Result<(), ConfigError> {
-        const NOT_YET: &str = "needs the Kafka form, which this build does not have yet";
-        match self.text("role", &given.role)? {
-            None | Some("all") => {}
-            Some("gateway" | "processor") => return self.refuse("role", NOT_YET),
+    fn role(&self, given: &GivenConfig) -> Result<Role, ConfigError> {
+        let role = match self.text("role", &given.role)? {
+            None | Some("all") => Role::All,
+            Some("gateway") => Role::Gateway,
+            Some("processor") => Role::Processor,
             Some(other) => return self.refuse("role", format!("{other:?} is none of all, gateway, processor")),
+        };
+        let of_gateways = [
+            ("listen_mqtt", &given.listen_mqtt),
+            ("mqtt", &given.mqtt),
+            ("agents", &given.agents),
+            ("tls_cert", &given.tls_cert),
+            ("tls_key", &given.tls_key),
+        ];
+        let of_processors =
+            [("reference", &given.reference), ("count_files", &given.count_files), ("bronze", &given.bronze)];
+        for (setting, value) in of_gateways {
+            if role == Role::Processor && value.is_some() {
+                return self.refuse(setting, "is for gateways: a processor hears of agents through Kafka only");
+            }
         }
-        if given.kafka.is_some() { self.refuse("kafka", NOT_YET) } else { Ok(()) }
+        for (setting, value) in of_processors {
+            if role == Role::Gateway && value.is_some() {
+                return self.refuse(setting, "is for processors: a gateway has no tables");
+            }
+        }
+        if role != Role::All && given.once.is_some() {
+            return self.refuse("once", "is for role all: gateways and processors go on until they are stopped");
+        }
+        if role == Role::Processor && given.count_files.is_some() {
+            return self.refuse("count_files", "is for role all: processors do not load count files yet");
+        }
+        Ok(role)
+    }
+
+    fn kafka(&self, given: &GivenConfig, role: Role) -> Result<Option<KafkaSettings>, ConfigError> {
+        let raw_topic = self.text("kafka_raw_topic", &given.kafka_raw_topic)?;
+        let Some(bootstrap) = self.text("kafka", &given.kafka)? else {
+            if role != Role::All || raw_topic.is_some() {
+                return self.refuse("kafka", "is missing: name the bootstrap servers, with --kafka HOST:9092");
+            }
+            return Ok(None);
+        };
+        match (role, raw_topic) {
+            (Role::All, None) => {
+                return self.refuse(
+                    "kafka",
+                    "is given, but nothing to do with it: say --kafka-raw-topic TOPIC, or --role gateway or processor",
+                );
+            }
+            (Role::Gateway | Role::Processor, Some(_)) => {
+                return self.refuse("kafka_raw_topic", "is for role all");
+            }
+            _ => {}
+        }
+        for Pair { key, value } in &given.kafka_set {
+            if value.is_empty() {
+                return self.refuse("kafka_set", format!("{key:?} has no value: it is KEY=VALUE"));
+            }
+        }
+        let text = |setting: &str, given, default: &str| Ok(self.text(setting, given)?.unwrap_or(default).to_owned());
+        let partitions = self.number("kafka_partitions", &given.kafka_partitions, 12, 1..=10_000)?;
+        Ok(Some(KafkaSettings {
+            bootstrap: bootstrap.to_owned(),
+            topic: text("kafka_topic", &given.kafka_topic, "onhand.events")?,
+            partitions: i32::try_from(partitions).expect("it is in the range"),
+            group: text("kafka_group", &given.kafka_group, "onhand-processors")?,
+            instance: self.text("kafka_instance", &given.kafka_instance)?.map(str::to_owned),
+            raw_topic: raw_topic.map(str::to_owned),
+            settings: given.kafka_set.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect(),
+        }))
     }
 
     fn mqtt_side(&self, given: &GivenConfig, insecure_open: bool) -> Result<MqttSide, ConfigError> {

@@ -40,6 +40,42 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+/// A setting of another program: `key=value` on the command line and, one to a line, in the environment; an entry of a table in
+/// the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Its name there.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl std::str::FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=').map(|(key, value)| (key.trim(), value)) {
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            _ => Err(format!("{text:?} is not KEY=VALUE")),
+        }
+    }
+}
+
+mod pairs {
+    use super::{Pair, Text};
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(pairs: &[Pair], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(pairs.iter().map(|pair| (&pair.key, &pair.value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pair>, D::Error> {
+        let table = BTreeMap::<String, Text>::deserialize(deserializer)?;
+        Ok(table.into_iter().map(|(key, Text(value))| Pair { key, value }).collect())
+    }
+}
+
 macro_rules! given {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What was given, by flags, environment or file; none of it checked.
@@ -47,10 +83,14 @@ macro_rules! given {
         #[serde(deny_unknown_fields)]
         pub struct GivenConfig {
             $($(#[$doc])* #[arg(long)] #[serde(default, skip_serializing_if = "Option::is_none")] pub $name: Option<Text>,)*
+            /// A setting of librdkafka, as it is (repeatable)
+            #[arg(long, value_name = "KEY=VALUE")]
+            #[serde(default, with = "pairs", skip_serializing_if = "Vec::is_empty")]
+            pub kafka_set: Vec<Pair>,
         }
 
         /// Names of all settings, as the file has them.
-        pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
+        pub(super) const NAMES: &[&str] = &[$(stringify!($name),)* "kafka_set"];
     };
 }
 
@@ -124,9 +164,24 @@ given! {
     /// Which part of the cloud side this process is [default: all]
     #[arg(value_name = "all|gateway|processor")]
     role,
-    /// Bootstrap servers of Kafka, for the other roles
+    /// Bootstrap servers of Kafka: HOST:PORT, several separated by commas
     #[arg(value_name = "BOOTSTRAP")]
     kafka,
+    /// Topic between gateways and processors; made if it is not there [default: onhand.events]
+    #[arg(value_name = "TOPIC")]
+    kafka_topic,
+    /// Partitions that the topic gets when it is made; never to be changed afterwards [default: 12]
+    #[arg(value_name = "N")]
+    kafka_partitions,
+    /// Consumer group of the processors [default: onhand-processors]
+    #[arg(value_name = "GROUP")]
+    kafka_group,
+    /// Name of this processor in the group, kept over restarts: who comes back soon keeps its partitions
+    #[arg(value_name = "ID")]
+    kafka_instance,
+    /// Topic with the accelerator's JSON documents, read by a hub of role all
+    #[arg(value_name = "TOPIC")]
+    kafka_raw_topic,
     /// Write the bound addresses to this file, as JSON: {"mqtt": …, "http": …}
     #[arg(value_name = "FILE")]
     addr_file,

@@ -6,9 +6,10 @@
 mod check;
 mod given;
 
-pub use given::{GivenConfig, Text};
+pub use given::{GivenConfig, Pair, Text};
 
 use crate::actors::ActorLimits;
+use crate::kafka::KafkaSettings;
 use crate::lake::Retention;
 use check::Checker;
 use figment::providers::{Format, Toml};
@@ -25,7 +26,11 @@ pub const ENV_PREFIX: &str = "ONHAND_HUB_";
 /// Checked settings of `onhand-hub run`.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Where the tables are.
+    /// Which part of the cloud side this process is.
+    pub role: Role,
+    /// How Kafka is reached; always there for gateways and processors.
+    pub kafka: Option<KafkaSettings>,
+    /// Where the tables are; empty for a gateway, which needs none.
     pub lake: String,
     /// How long the tables keep what no newest version needs.
     pub retention: Retention,
@@ -57,6 +62,17 @@ pub struct HubConfig {
     pub most_awaiting_rows: usize,
     /// Where the bound addresses are written.
     pub addr_file: Option<PathBuf>,
+}
+
+/// Which part of the cloud side a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// All of it.
+    All,
+    /// From MQTT to Kafka.
+    Gateway,
+    /// From Kafka to the lake.
+    Processor,
 }
 
 /// How agents reach the hub.
@@ -120,6 +136,9 @@ impl HubConfig {
         }
         let env = env.into_iter().filter_map(|(name, value)| {
             let name = name.strip_prefix(ENV_PREFIX)?.to_lowercase();
+            if name == "kafka_set" {
+                return Some((name, Value::from(pairs_of(&value))));
+            }
             NAMES.contains(&name.as_str()).then_some((name, Value::from(value)))
         });
         let flags = Value::serialize(flags).ok().and_then(Value::into_dict).expect("a struct of texts is a dictionary");
@@ -129,6 +148,16 @@ impl HubConfig {
         let given: GivenConfig = figment.extract().map_err(|error| not_extracted(&error))?;
         Checker { given_by: &|setting| given_by(&figment, setting) }.check(&given)
     }
+}
+
+/// One `key=value` to a line. What is none is passed on as a key without a value, and refused there.
+fn pairs_of(lines: &str) -> std::collections::BTreeMap<String, String> {
+    let lines = lines.lines().filter(|line| !line.trim().is_empty());
+    let pair = |line: &str| match line.parse::<Pair>() {
+        Ok(Pair { key, value }) => (key, value),
+        Err(_) => (line.to_owned(), String::new()),
+    };
+    lines.map(pair).collect()
 }
 
 /// Texts of one origin. (figment's own environment provider would make numbers of ids like 007.)

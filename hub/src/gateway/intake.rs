@@ -1,9 +1,9 @@
 //! From received bytes to stores: decodes frames and documents, judges them, refuses what is malformed into quarantine.
 
-use super::progress::{AGENTS_KEPT, Position, Verdict};
-use super::{AckBoard, FrameSink, Sender};
+use super::progress::{Position, Verdict};
+use super::{AckBoard, AgentBook, FrameSink, Sender};
 use crate::pipeline::{Pipeline, PipelineOver};
-use crate::rows::{BronzeRow, QuarantineRow, Source};
+use crate::rows::{BronzeRow, LOG_APPEND_TIME, QuarantineRow, Source};
 use crate::stats::HubStats;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,12 +11,10 @@ use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, Timestamp, accelerator};
 use parking_lot::Mutex;
-use serde::Serialize;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::watch;
-use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Refused payloads that are remembered, so that what is sent again and again is quarantined once.
@@ -27,57 +25,25 @@ pub struct Intake {
     pipeline: watch::Receiver<Option<Arc<Pipeline>>>,
     acks: AckBoard,
     stats: Arc<HubStats>,
-    agents: Mutex<HashMap<AgentId, AgentView>>,
+    agents: Arc<AgentBook>,
     refused: Mutex<RecentlyRefused>,
-}
-
-/// What is known of an agent.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct AgentView {
-    /// Its id.
-    #[schema(value_type = String)]
-    pub agent_id: AgentId,
-    /// Whether it is connected, as far as is known.
-    pub connected: bool,
-    /// What it said of itself last.
-    #[schema(value_type = Option<Object>)]
-    pub status: Option<AgentStatus>,
-    /// When its last frame came.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub last_frame_at: Option<Timestamp>,
-    /// Epoch of that frame.
-    pub epoch: u64,
-    /// Number of its last event that was taken.
-    pub taken_seq: u64,
-    /// Number of its last event that is durable.
-    pub durable_seq: u64,
-    /// Frames taken since the hub started.
-    pub frames: u64,
-    /// Gaps seen since the hub started.
-    pub gaps: u64,
 }
 
 impl Intake {
     /// An intake over the pipelines that come on `pipeline`.
     pub fn new(pipeline: watch::Receiver<Option<Arc<Pipeline>>>, acks: AckBoard, stats: Arc<HubStats>) -> Self {
-        Self { pipeline, acks, stats, agents: Mutex::default(), refused: Mutex::default() }
+        Self { pipeline, acks, stats, agents: Arc::default(), refused: Mutex::default() }
     }
 
-    /// Every agent that was heard of, by id.
-    pub fn agents(&self) -> Vec<AgentView> {
-        let mut agents: Vec<_> = self.agents.lock().values().cloned().collect();
-        agents.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
-        agents
+    /// What is known of the agents.
+    pub fn agents(&self) -> &Arc<AgentBook> {
+        &self.agents
     }
 
     /// Tells agents what is durable, and remembers it for their view.
     pub fn acknowledge(&self, positions: &[(AgentId, Position)], resend: bool) {
         for (agent, position) in positions {
-            self.view(agent, |view| {
-                if view.epoch == position.epoch.0 {
-                    view.durable_seq = position.seq.0;
-                }
-            });
+            self.agents.durable(agent, *position);
             self.acks.publish(agent, DurableAck { epoch: position.epoch, seq: position.seq, resend, frame: None });
         }
     }
@@ -102,24 +68,6 @@ impl Intake {
         ready.clone()
     }
 
-    fn view(&self, agent: &AgentId, change: impl FnOnce(&mut AgentView)) {
-        let mut agents = self.agents.lock();
-        if agents.len() >= AGENTS_KEPT && !agents.contains_key(agent) {
-            return;
-        }
-        change(agents.entry(agent.clone()).or_insert_with(|| AgentView {
-            agent_id: agent.clone(),
-            connected: false,
-            status: None,
-            last_frame_at: None,
-            epoch: 0,
-            taken_seq: 0,
-            durable_seq: 0,
-            frames: 0,
-            gaps: 0,
-        }));
-    }
-
     async fn take_frame(&self, from: &Sender, payload: Bytes) {
         let source = format!("mqtt:{}", from.topic);
         let frame = match Frame::decode(&payload) {
@@ -139,7 +87,7 @@ impl Intake {
             }
             Verdict::Gap { ask } => {
                 self.stats.frames_behind_gap.fetch_add(1, Relaxed);
-                self.view(&frame.agent_id, |view| view.gaps += 1);
+                self.agents.gap(&frame.agent_id);
                 if ask {
                     tracing::info!(agent = %frame.agent_id, epoch = %frame.epoch, first_seq = %frame.first_seq, "a frame is missing before this one; asking for it");
                     self.acknowledge(&[(frame.agent_id, Position { epoch: frame.epoch, seq: durable })], true);
@@ -187,18 +135,17 @@ impl Intake {
         pipeline.take(&Source::agent(&from.agent, epoch), events, payload.len()).await?;
         let now = Timestamp::now();
         let row = value.map(|value| BronzeRow {
-            key: from.agent.to_string(),
+            key: from.agent.to_string().into(),
             value,
             topic: from.topic.clone(),
             offset: first_seq.0 as i64,
             timestamp: now.micros(),
+            partition: 0,
+            timestamp_type: LOG_APPEND_TIME,
         });
         pipeline.advance(&from.agent, epoch, last_seq, row);
         self.stats.frames_taken.fetch_add(1, Relaxed);
-        self.view(&from.agent, |view| {
-            (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last_seq.0, Some(now));
-            view.frames += 1;
-        });
+        self.agents.frame_taken(&from.agent, epoch, last_seq);
         Ok(())
     }
 
@@ -231,11 +178,13 @@ impl Intake {
             let taken = pipeline.take(&Source::unnumbered("raw"), events, payload.len()).await;
             if taken.is_ok() {
                 pipeline.keep_raw(|| BronzeRow {
-                    key: store.to_string(),
+                    key: store.to_string().into(),
                     value: payload.clone(),
                     topic: topic.clone(),
                     offset: 0,
                     timestamp: Timestamp::now().micros(),
+                    partition: 0,
+                    timestamp_type: LOG_APPEND_TIME,
                 });
                 pipeline.commit_wanted.notify_one();
                 if pipeline.durable().await.is_ok() {
@@ -251,7 +200,8 @@ impl Intake {
             return;
         }
         tracing::warn!(%source, reason, %detail, bytes = payload.len(), "put into quarantine");
-        let row = QuarantineRow { received_at: Timestamp::now().micros(), source, reason, detail, payload };
+        let row =
+            QuarantineRow { received_at: Timestamp::now().micros(), source, reason: reason.into(), detail, payload };
         while let Some(pipeline) = self.pipeline().await {
             if pipeline.quarantine(row.clone()).await.is_ok() {
                 return;
@@ -271,12 +221,7 @@ impl FrameSink for Intake {
     }
 
     fn status(&self, agent: &AgentId, status: Option<AgentStatus>) {
-        self.view(agent, |view| {
-            view.connected = status.as_ref().is_some_and(|status| status.online);
-            if let Some(status) = status {
-                view.status = Some(status);
-            }
-        });
+        self.agents.status(agent, status);
     }
 
     fn refused(&self, source: String, reason: &'static str, detail: String, payload: Bytes) -> BoxFuture<'_, ()> {

@@ -10,6 +10,7 @@
 //! after a reconnect is its newest durable acks, and those are on the [`AckBoard`].
 
 mod acks;
+mod agent_book;
 mod agents_file;
 mod codec;
 mod connection;
@@ -28,9 +29,10 @@ mod stats;
 mod worker;
 
 pub use acks::{AckBoard, AckChanges, AckSubscription};
+pub use agent_book::{AgentBook, AgentView};
 pub use agents_file::{AgentGrant, Agents, AgentsFileError, hash_password};
 pub use embedded_broker::{BrokerConfig, EmbeddedBroker};
-pub use intake::{AgentView, Intake};
+pub use intake::Intake;
 pub use interface::{FrameSink, Sender};
 pub use limits::{Limits, MAX_PACKET};
 pub use mqtt::{BrokerUrl, BrokerUrlError, ExternalBroker, ExternalBrokerConfig};

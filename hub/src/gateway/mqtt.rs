@@ -67,6 +67,8 @@ pub struct ExternalBrokerConfig {
     pub client_id: String,
     /// How long the broker keeps the session of a hub that is away.
     pub session_expiry: Duration,
+    /// With others of this name it takes turns: each frame goes to one of them. `None`: all frames come here.
+    pub share: Option<String>,
     /// Certificate authorities to trust, PEM; `None`: the system's.
     pub ca: Option<Vec<u8>>,
     /// Most messages that are received and not acknowledged.
@@ -84,6 +86,7 @@ impl ExternalBrokerConfig {
             url,
             client_id: "onhand-hub".to_owned(),
             session_expiry: Duration::from_secs(24 * 3600),
+            share: None,
             ca: None,
             receive_maximum: 1_000,
             max_bytes: 256 * 1024 * 1024,
@@ -106,6 +109,7 @@ struct Context {
     /// Bytes that wait or are worked on.
     bytes: AtomicUsize,
     max_bytes: usize,
+    share: Option<String>,
 }
 
 /// What has an order of its own.
@@ -166,6 +170,7 @@ impl ExternalBroker {
             lanes: Lanes::default(),
             bytes: AtomicUsize::new(0),
             max_bytes: self.config.max_bytes.max(MAX_PACKET),
+            share: self.config.share.clone(),
         });
         let broker = format!("{}:{}", self.config.url.host, self.config.url.port);
         let mut pause = PAUSES.0;
@@ -257,7 +262,12 @@ impl Connection<'_> {
 
     /// Subscribes, whatever the broker remembers, and publishes all newest durable acks, then those that come.
     fn begin(&mut self) -> Result<(), String> {
-        let filters = [topics::ALL_FRAMES, topics::ALL_STATUS, topics::ALL_RAW];
+        let shared = |filter: &str| match &self.context.share {
+            Some(name) => format!("$share/{name}/{filter}"),
+            None => filter.to_owned(),
+        };
+        // What agents say of themselves is for everybody.
+        let filters = [shared(topics::ALL_FRAMES), topics::ALL_STATUS.to_owned(), shared(topics::ALL_RAW)];
         let filters = filters.map(|filter| Filter::new(filter, QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters).map_err(|e| e.to_string())?;
         let (client, stats, mut changes) = (self.client.clone(), self.context.stats.clone(), self.acks.changes());
@@ -265,7 +275,9 @@ impl Connection<'_> {
             loop {
                 let (agent, ack) = changes.next().await;
                 let payload = serde_json::to_vec(&ack).expect("an ack is plain JSON");
-                if client.publish(topics::ack(&agent), QoS::AtLeastOnce, true, payload).await.is_err() {
+                // The newest word on an epoch is for whoever comes; an ack of a single frame is news only.
+                let retain = ack.frame.is_none();
+                if client.publish(topics::ack(&agent), QoS::AtLeastOnce, retain, payload).await.is_err() {
                     return;
                 }
                 count(&stats.acks_sent);

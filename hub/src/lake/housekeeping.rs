@@ -2,7 +2,7 @@
 
 use super::commit::CommitError;
 use super::log::Table;
-use super::tables::TableName;
+use super::marks::{Reflected, Versions};
 use super::tables_open::Tables;
 use super::upkeep::CompactionPolicy;
 use anyhow::Result;
@@ -29,17 +29,20 @@ impl Housekeeping {
     /// What is due. Belongs right before a gold commit, which then names the versions that compaction left. Returns whether
     /// files of silver were replaced.
     ///
-    /// Of silver, only files that gold reflects are merged: recovery replays the others, whole.
+    /// Of silver, only files that every owner's gold reflects are merged: recovery replays the others, whole.
     ///
     /// # Errors
     /// As commits have them.
     pub async fn before_gold(&mut self, tables: &mut Tables) -> Result<bool, CommitError> {
-        let reflects = tables.gold.reflects().await?.map(|(_, versions)| versions).unwrap_or_default();
-        let reflected =
-            |table: TableName| reflects.get(table.short()).and_then(serde_json::Value::as_i64).unwrap_or(-1);
+        let reflected = match tables.gold.reflects().await? {
+            Some((_, said)) => Reflected::read(said)?,
+            None => Reflected::Whole(Versions::new()),
+        };
+        tables.catch_up().await?;
         let mut silver_replaced = false;
         for table in [&mut tables.changes, &mut tables.counts] {
-            let policy = CompactionPolicy { settled: Some(reflected(table.name())), ..CompactionPolicy::default() };
+            let policy =
+                CompactionPolicy { settled: Some(reflected.by_all(table.name())), ..CompactionPolicy::default() };
             silver_replaced |= compact(table, &policy).await?;
         }
         for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
@@ -50,9 +53,9 @@ impl Housekeeping {
             table.checkpoint_if_due(CHECKPOINT_EVERY).await?;
             if clean {
                 // Recovery and verify open silver as gold reflects it, however long ago that was.
-                let needed = reflects.get(table.name().short()).and_then(serde_json::Value::as_i64);
-                table.cleanup_log(needed).await?;
-                table.vacuum(needed).await?;
+                let needed = reflected.each(table.name());
+                table.cleanup_log(needed.first().copied()).await?;
+                table.vacuum(&needed).await?;
             }
         }
         if clean {

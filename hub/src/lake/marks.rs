@@ -78,13 +78,14 @@ impl Reflected {
         }
     }
 
-    /// The newest version of a table that some owner reflects; -1 before there is one.
-    pub fn by_any(&self, table: TableName) -> i64 {
-        let version = |versions: &Versions| versions.get(table.short()).copied().unwrap_or(-1);
-        match self {
-            Self::Whole(versions) => version(versions),
-            Self::Partitions(by) => by.marks.values().chain(&by.before).map(version).max().unwrap_or(-1),
-        }
+    /// Each version of a table that is reflected by somebody, the oldest first.
+    pub fn each(&self, table: TableName) -> Vec<i64> {
+        let version = |versions: &Versions| versions.get(table.short()).copied();
+        let each: BTreeSet<i64> = match self {
+            Self::Whole(versions) => version(versions).into_iter().collect(),
+            Self::Partitions(by) => by.marks.values().chain(&by.before).filter_map(version).collect(),
+        };
+        each.into_iter().collect()
     }
 }
 
@@ -156,10 +157,8 @@ mod tests {
         let said = own(&[1], 9).merged_into(Some(said));
         assert_eq!((version(&said, 0), version(&said, 1)), (Some(5), Some(9)));
         let reflected = Reflected::read(said).unwrap();
-        assert_eq!(
-            (reflected.by_all(TableName::InventoryChange), reflected.by_any(TableName::InventoryChange)),
-            (5, 9)
-        );
+        assert_eq!(reflected.by_all(TableName::InventoryChange), 5);
+        assert_eq!(reflected.each(TableName::InventoryChange), [3, 5, 9]);
         assert_eq!(reflected.groups(&own(&[0, 1], 0).partitions).len(), 2);
         let same = Reflected::read(own(&[0, 1], 9).merged_into(None)).unwrap();
         assert_eq!(same.groups(&own(&[0, 1], 0).partitions).len(), 1);

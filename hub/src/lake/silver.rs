@@ -13,7 +13,6 @@ use std::sync::Arc;
 const BATCH_ROWS: usize = 64 * 1024;
 
 /// Kafka's `LogAppendTime`: the timestamp is when the hub received the document.
-const LOG_APPEND_TIME: i32 = 1;
 
 /// Batches of silver/inventory_change. Rows are grouped by day, the partition, and keep their order within it.
 ///
@@ -63,13 +62,13 @@ pub fn counts(rows: Vec<&CountRow>) -> Result<Vec<RecordBatch>> {
 pub fn bronze(rows: &[BronzeRow]) -> Result<Vec<RecordBatch>> {
     batches(TableName::RawInventoryChange, &rows.iter().collect::<Vec<_>>(), |rows| {
         vec![
-            Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| r.key.as_bytes()))),
+            Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| &r.key[..]))),
             Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| &r.value[..]))),
             strings(rows.iter().map(|r| r.topic.as_str())),
-            ints(rows.iter().map(|_| 0)),
+            ints(rows.iter().map(|r| r.partition)),
             longs(rows.iter().map(|r| r.offset)),
             times(rows.iter().map(|r| r.timestamp)),
-            ints(rows.iter().map(|_| LOG_APPEND_TIME)),
+            ints(rows.iter().map(|r| r.timestamp_type)),
         ]
     })
 }
@@ -83,7 +82,7 @@ pub fn quarantine(rows: &[QuarantineRow]) -> Result<Vec<RecordBatch>> {
         vec![
             times(rows.iter().map(|r| r.received_at)),
             strings(rows.iter().map(|r| r.source.as_str())),
-            strings(rows.iter().map(|r| r.reason)),
+            strings(rows.iter().map(|r| r.reason.as_ref())),
             strings(rows.iter().map(|r| r.detail.as_str())),
             Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| &r.payload[..]))),
         ]

@@ -185,21 +185,21 @@ impl Table {
     }
 
     /// Deletes data files that no version within the lake's retention needs: replaced ones, and those that were written
-    /// but never committed. Returns how many. The files of version `needed` stay: for silver, the one that gold
+    /// but never committed. Returns how many. The files of the versions `needed` stay: for silver, those that gold
     /// reflects.
     ///
     /// # Errors
     /// If the folder cannot be listed, or a file not be deleted.
-    pub async fn vacuum(&mut self, needed: Option<i64>) -> Result<usize> {
+    pub async fn vacuum(&mut self, needed: &[i64]) -> Result<usize> {
         let retention = self.lake.retention().deleted_files;
         self.vacuum_older_than(retention, needed).await
     }
 
-    async fn vacuum_older_than(&mut self, retention: Duration, needed: Option<i64>) -> Result<usize> {
+    async fn vacuum_older_than(&mut self, retention: Duration, needed: &[i64]) -> Result<usize> {
         let cutoff = before(retention);
         let mut keep_paths = self.needed_files(cutoff).await?;
-        if let Some(version) = needed.filter(|v| (0..self.version).contains(v)) {
-            let then = Self::open_at(&self.lake, self.name, version).await?;
+        for version in needed.iter().filter(|v| (0..self.version).contains(v)) {
+            let then = Self::open_at(&self.lake, self.name, *version).await?;
             keep_paths.extend(then.live_files().map(|f| xxh3_64(f.path.as_bytes())));
         }
         let store = self.store();
@@ -491,7 +491,7 @@ mod tests {
         let folder = format!("{}/silver/inventory_change", lake.root());
         let staged = format!("{folder}/date=2021-01-01/part-x.parquet#7");
         std::fs::write(&staged, "cut off").unwrap();
-        assert_eq!(table.vacuum(None).await.unwrap(), 0, "all are young");
+        assert_eq!(table.vacuum(&[]).await.unwrap(), 0, "all are young");
         // Files that are old, but were live until a moment ago.
         let old = std::time::SystemTime::now() - Duration::from_secs(3600);
         let mut files = Vec::new();
@@ -503,13 +503,13 @@ mod tests {
             }
         }
         assert_eq!(files.len(), 24);
-        assert_eq!(table.vacuum_older_than(Duration::from_secs(60), None).await.unwrap(), 1, "the one never committed");
+        assert_eq!(table.vacuum_older_than(Duration::from_secs(60), &[]).await.unwrap(), 1, "the one never committed");
         assert!(!std::path::Path::new(&format!("{folder}/{}", orphan[0].add.path)).exists());
         assert!(!std::path::Path::new(&staged).exists());
         tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(table.vacuum_older_than(Duration::ZERO, Some(10)).await.unwrap(), 0, "gold reflects version 10");
+        assert_eq!(table.vacuum_older_than(Duration::ZERO, &[10]).await.unwrap(), 0, "gold reflects version 10");
         assert_eq!(
-            table.vacuum_older_than(Duration::ZERO, Some(11)).await.unwrap(),
+            table.vacuum_older_than(Duration::ZERO, &[11]).await.unwrap(),
             20,
             "replaced, and not needed any more"
         );

@@ -141,7 +141,7 @@ pub(super) struct AgentList {
 pub(super) async fn agents(web: Data<Web>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&request, &["limit", "cursor"])?;
     let limit = parameters.limit(DEFAULT_AGENTS, MOST_AGENTS)?;
-    let mut agents = web.state.intake.agents();
+    let mut agents = web.state.intake.agents().all();
     if let Some(cursor) = parameters.text("cursor") {
         let from = AgentId::new(cursor).map_err(|_| ApiError::parameter("cursor", "was not given by this path"))?;
         agents.drain(..agents.partition_point(|agent| agent.agent_id < from));

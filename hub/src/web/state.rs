@@ -40,6 +40,8 @@ pub struct WebState {
     pub updates: broadcast::Sender<ItemUpdate>,
     /// When the process started.
     pub started: Instant,
+    /// Whether there has to be a pipeline; a gateway has none.
+    pub has_pipeline: bool,
 }
 
 /// [`WebState`] and what the handlers keep for themselves.

@@ -33,7 +33,9 @@ pub(super) async fn healthz() -> HttpResponse {
     (status = 503, description = "It is not; `error` says why", body = ErrorBody),
 ))]
 pub(super) async fn readyz(web: Data<Web>) -> Result<HttpResponse, ApiError> {
-    web.pipeline()?;
+    if web.state.has_pipeline {
+        web.pipeline()?;
+    }
     let waiting = web.waiting(Instant::now());
     if waiting > STALLED_AFTER {
         let waiting = humantime::format_duration(Duration::from_secs(waiting.as_secs()));

@@ -1,0 +1,98 @@
+//! What is known of the agents, for whoever looks: the API, the metrics.
+
+use super::progress::{AGENTS_KEPT, Position};
+use onhand_common::topics::AgentStatus;
+use onhand_common::{AgentId, Epoch, Seq, Timestamp};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::HashMap;
+use utoipa::ToSchema;
+
+/// What is known of an agent.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AgentView {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub agent_id: AgentId,
+    /// Whether it is connected, as far as is known.
+    pub connected: bool,
+    /// What it said of itself last.
+    #[schema(value_type = Option<Object>)]
+    pub status: Option<AgentStatus>,
+    /// When its last frame came.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_frame_at: Option<Timestamp>,
+    /// Epoch of that frame.
+    pub epoch: u64,
+    /// Number of its last event that was taken.
+    pub taken_seq: u64,
+    /// Number of its last event that is durable.
+    pub durable_seq: u64,
+    /// Frames taken since the hub started.
+    pub frames: u64,
+    /// Gaps seen since the hub started.
+    pub gaps: u64,
+}
+
+/// Every agent that was heard of since the process started, up to a cap.
+#[derive(Debug, Default)]
+pub struct AgentBook(Mutex<HashMap<AgentId, AgentView>>);
+
+impl AgentBook {
+    /// All of them, by id.
+    pub fn all(&self) -> Vec<AgentView> {
+        let mut agents: Vec<_> = self.0.lock().values().cloned().collect();
+        agents.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
+        agents
+    }
+
+    /// An agent said how it is, or went away (`None`).
+    pub fn status(&self, agent: &AgentId, status: Option<AgentStatus>) {
+        self.change(agent, |view| {
+            view.connected = status.as_ref().is_some_and(|status| status.online);
+            if let Some(status) = status {
+                view.status = Some(status);
+            }
+        });
+    }
+
+    /// A frame was taken.
+    pub fn frame_taken(&self, agent: &AgentId, epoch: Epoch, last: Seq) {
+        self.change(agent, |view| {
+            (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last.0, Some(Timestamp::now()));
+            view.frames += 1;
+        });
+    }
+
+    /// A frame was missing before the one that came.
+    pub fn gap(&self, agent: &AgentId) {
+        self.change(agent, |view| view.gaps += 1);
+    }
+
+    /// Events are durable up to a position.
+    pub fn durable(&self, agent: &AgentId, position: Position) {
+        self.change(agent, |view| {
+            if view.epoch == position.epoch.0 {
+                view.durable_seq = position.seq.0;
+            }
+        });
+    }
+
+    fn change(&self, agent: &AgentId, change: impl FnOnce(&mut AgentView)) {
+        let mut agents = self.0.lock();
+        if agents.len() >= AGENTS_KEPT && !agents.contains_key(agent) {
+            return;
+        }
+        change(agents.entry(agent.clone()).or_insert_with(|| AgentView {
+            agent_id: agent.clone(),
+            connected: false,
+            status: None,
+            last_frame_at: None,
+            epoch: 0,
+            taken_seq: 0,
+            durable_seq: 0,
+            frames: 0,
+            gaps: 0,
+        }));
+    }
+}

@@ -1,0 +1,171 @@
+//! A gateway's side of the topic: frames go to the partitions of their stores, and each is acknowledged on its own once Kafka
+//! has all of it.
+//!
+//! A gateway keeps no progress of agents. Several may serve one agent at once, so none sees all of its numbers; and none needs
+//! to: what comes twice is dropped by identity behind Kafka, and what never came is sent again, because the agent keeps each
+//! frame until that very frame is acknowledged.
+
+use super::KafkaSettings;
+use crate::gateway::{AckBoard, AgentBook, FrameSink, Sender};
+use crate::ownership::partition_of;
+use crate::stats::HubStats;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use onhand_common::frame::{Frame, FramePart};
+use onhand_common::topics::{self, AckedFrame, AgentStatus, DurableAck};
+use onhand_common::{AgentId, Event, Seq, StoreId, accelerator};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// The header of a record that goes to the quarantine: where it came from.
+pub const SOURCE: &str = "onhand-source";
+/// The header of such a record that says why.
+pub const REASON: &str = "onhand-reason";
+/// The header of such a record that says what is wrong in detail.
+pub const DETAIL: &str = "onhand-detail";
+/// The header of a device's document: the topic it was published on.
+pub const TOPIC: &str = "onhand-topic";
+
+/// The sink that stands before Kafka.
+pub struct KafkaSink {
+    producer: FutureProducer,
+    topic: String,
+    partitions: i32,
+    acks: AckBoard,
+    agents: Arc<AgentBook>,
+    stats: Arc<HubStats>,
+}
+
+impl KafkaSink {
+    /// Connects to Kafka.
+    ///
+    /// # Errors
+    /// If Kafka does not answer, or a setting of its client is wrong.
+    pub async fn connect(
+        settings: &KafkaSettings,
+        acks: AckBoard,
+        agents: Arc<AgentBook>,
+        stats: Arc<HubStats>,
+    ) -> Result<Self> {
+        let partitions = settings.ensure_topic().await?;
+        let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
+        let fixed = [("enable.idempotence", "true"), ("acks", "all")];
+        let producer = settings.client(&ours, &fixed).create().context("prepare a producer for Kafka")?;
+        Ok(Self { producer, topic: settings.topic.clone(), partitions, acks, agents, stats })
+    }
+
+    /// Resolves once all replicas have the record. A failure is no loss: nothing is acknowledged, and it is sent again.
+    async fn produce(&self, partition: i32, key: &str, value: &[u8], headers: OwnedHeaders) -> bool {
+        let record = FutureRecord::to(&self.topic).partition(partition).key(key).payload(value).headers(headers);
+        match self.producer.send(record, Duration::from_secs(30)).await {
+            Ok(_) => true,
+            Err((error, _)) => {
+                self.stats.commit_retries.fetch_add(1, Relaxed);
+                tracing::warn!(partition, "Kafka did not take a record: {error}");
+                false
+            }
+        }
+    }
+
+    async fn take_frame(&self, from: &Sender, payload: Bytes) {
+        let source = format!("mqtt:{}", from.topic);
+        let frame = match Frame::decode(&payload) {
+            Ok(frame) => frame,
+            Err(error) => return self.quarantine(source, "malformed frame", error.to_string(), payload).await,
+        };
+        if frame.agent_id != from.agent {
+            let detail = format!("agent_id: the frame says {}, it was sent by {}", frame.agent_id, from.agent);
+            return self.quarantine(source, "foreign agent", detail, payload).await;
+        }
+        let (epoch, first, last, sent) = (frame.epoch, frame.first_seq, frame.last_seq(), frame.events.len());
+        let mut by_partition: BTreeMap<i32, Vec<(Seq, Event)>> = BTreeMap::new();
+        for (seq, event) in (first.0..).map(Seq).zip(frame.events) {
+            let store = event.store_id();
+            if from.stores.as_ref().is_some_and(|granted| !granted.contains(&store)) {
+                let detail = format!("store_id: {} may not speak for store {store}", from.agent);
+                self.quarantine(source.clone(), "foreign store", detail, json_of(&event)).await;
+            } else {
+                by_partition.entry(partition_of(store.get(), self.partitions)).or_default().push((seq, event));
+            }
+        }
+        let whole = by_partition.len() == 1 && by_partition.values().all(|events| events.len() == sent);
+        let records = by_partition.into_iter().map(|(partition, events)| {
+            // One store is the usual case, and its id is the key; several of one partition share the first one's.
+            let key = events[0].1.store_id().to_string();
+            let part = FramePart { agent_id: from.agent.clone(), epoch, events };
+            let value = if whole { payload.clone() } else { part.encode().into() };
+            async move { self.produce(partition, &key, &value, OwnedHeaders::new()).await }
+        });
+        if !futures::future::join_all(records).await.into_iter().all(|delivered| delivered) {
+            return;
+        }
+        self.stats.frames_taken.fetch_add(1, Relaxed);
+        self.agents.frame_taken(&from.agent, epoch, last);
+        let frame = Some(AckedFrame { first, last });
+        self.acks.publish(&from.agent, DurableAck { epoch, seq: Seq(0), resend: false, frame });
+    }
+
+    async fn take_raw(&self, store: StoreId, payload: Bytes) {
+        let topic = topics::raw(store);
+        match accelerator::parse_transaction(&payload) {
+            Ok(transaction) if transaction.store_id == store => {
+                let partition = partition_of(store.get(), self.partitions);
+                // The PUBACK is all that a device without an agent gets: it waits until Kafka has the document.
+                while !self.produce(partition, &store.to_string(), &payload, header(TOPIC, &topic)).await {}
+            }
+            Ok(transaction) => {
+                let detail = format!("store_id: the document says {}, the topic {store}", transaction.store_id);
+                self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
+            }
+            Err(error) => {
+                self.quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload).await;
+            }
+        }
+    }
+
+    /// Sends what cannot be taken to the quarantine, which is behind Kafka, too.
+    async fn quarantine(&self, source: String, reason: &'static str, detail: String, payload: Bytes) {
+        self.stats.quarantined.fetch_add(1, Relaxed);
+        tracing::warn!(%source, reason, %detail, bytes = payload.len(), "sent to the quarantine");
+        let headers = [(SOURCE, source.as_str()), (REASON, reason), (DETAIL, detail.as_str())];
+        let headers = headers
+            .into_iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+        while !self.produce(0, &source, &payload, headers.clone()).await {}
+    }
+}
+
+fn header(key: &str, value: &str) -> OwnedHeaders {
+    OwnedHeaders::new().insert(Header { key, value: Some(value) })
+}
+
+fn json_of(event: &Event) -> Bytes {
+    match event {
+        Event::Transaction(transaction) => accelerator::transaction_to_json(transaction).into(),
+        Event::Count(count) => accelerator::count_to_json(count).into(),
+    }
+}
+
+impl FrameSink for KafkaSink {
+    fn frame(&self, from: &Sender, payload: Bytes) -> BoxFuture<'_, ()> {
+        let from = from.clone();
+        Box::pin(async move { self.take_frame(&from, payload).await })
+    }
+
+    fn raw(&self, store: StoreId, payload: Bytes) -> BoxFuture<'_, ()> {
+        Box::pin(self.take_raw(store, payload))
+    }
+
+    fn status(&self, agent: &AgentId, status: Option<AgentStatus>) {
+        self.agents.status(agent, status);
+    }
+
+    fn refused(&self, source: String, reason: &'static str, detail: String, payload: Bytes) -> BoxFuture<'_, ()> {
+        Box::pin(self.quarantine(source, reason, detail, payload))
+    }
+}

@@ -1,0 +1,150 @@
+//! From a consumer to workers, one per partition, without ever waiting: a partition whose worker is behind is paused, since a
+//! consumer that does not poll is taken for dead.
+
+use crate::pipeline::TopicPartition;
+use bytes::Bytes;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
+use std::collections::{BTreeMap, VecDeque};
+use tokio::sync::mpsc;
+
+/// Messages that a worker may be behind before its partition is paused.
+const WAITING: usize = 64;
+
+/// A message, taken out of the consumer's hands.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Where it came from.
+    pub partition: TopicPartition,
+    /// Its place there.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// What it says.
+    pub value: Bytes,
+    /// When, in milliseconds since 1970; 0 if nobody said.
+    pub timestamp: i64,
+    /// As Kafka numbers it: -1 unknown, 0 made by the producer, 1 by the broker.
+    pub timestamp_type: i32,
+    /// Headers that are text.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Received {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        use rdkafka::Timestamp::{CreateTime, LogAppendTime, NotAvailable};
+        let (timestamp, timestamp_type) = match message.timestamp() {
+            NotAvailable => (0, -1),
+            CreateTime(at) => (at, 0),
+            LogAppendTime(at) => (at, 1),
+        };
+        Self {
+            partition: TopicPartition { topic: message.topic().to_owned(), partition: message.partition() },
+            offset: message.offset(),
+            key: message.key().map(Bytes::copy_from_slice),
+            value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+            timestamp,
+            timestamp_type,
+            headers: message.headers().map(texts_of).unwrap_or_default(),
+        }
+    }
+}
+
+fn texts_of(headers: &BorrowedHeaders) -> BTreeMap<String, String> {
+    let text = |value: Option<&[u8]>| Some(String::from_utf8_lossy(value?).into_owned());
+    headers.iter().filter_map(|header| Some((header.key.to_owned(), text(header.value)?))).collect()
+}
+
+struct Lane {
+    worker: mpsc::Sender<Received>,
+    /// The next offset that is wanted; older ones are left over from before a seek.
+    next: i64,
+    /// Something has come since the lane was opened.
+    begun: bool,
+    /// What came after the worker's queue was full; bounded, since the partition is paused then.
+    held: VecDeque<Received>,
+    paused: bool,
+}
+
+/// The workers' queues.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: BTreeMap<TopicPartition, Lane>,
+}
+
+impl Lanes {
+    /// A lane for a partition that is read from `next` on.
+    pub fn open(&mut self, partition: TopicPartition, next: i64) -> mpsc::Receiver<Received> {
+        let (worker, queue) = mpsc::channel(WAITING);
+        self.lanes.insert(partition, Lane { worker, next, begun: false, held: VecDeque::new(), paused: false });
+        queue
+    }
+
+    /// Closes all: what comes is dropped.
+    pub fn close(&mut self) {
+        self.lanes.clear();
+    }
+
+    /// Hands a message to its worker, or holds it and pauses its partition. Without a lane it is dropped: it will come again.
+    pub fn put<C: ConsumerContext>(&mut self, message: &BorrowedMessage<'_>, consumer: &StreamConsumer<C>) {
+        let received = Received::of(message);
+        let Some(lane) = self.lanes.get_mut(&received.partition) else { return };
+        if received.offset < lane.next {
+            return;
+        }
+        if received.offset > lane.next && !lane.begun {
+            // Further on, holes are left by transactions and by compaction. Here records went before they were read.
+            tracing::warn!(topic = %received.partition.topic, partition = received.partition.partition, wanted = lane.next,
+                oldest = received.offset, "the topic no longer holds all that was not read yet");
+        }
+        lane.begun = true;
+        lane.next = received.offset + 1;
+        if lane.held.is_empty() {
+            match lane.worker.try_send(received) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(back)) => lane.held.push_back(back),
+            }
+        } else {
+            lane.held.push_back(received);
+        }
+        if !lane.paused {
+            lane.paused = pause(consumer, message.topic(), message.partition());
+        }
+    }
+
+    /// Hands on what was held, and resumes the partitions whose workers caught up.
+    pub fn hand_on<C: ConsumerContext>(&mut self, consumer: &StreamConsumer<C>) {
+        for (partition, lane) in &mut self.lanes {
+            while let Some(next) = lane.held.pop_front() {
+                if let Err(mpsc::error::TrySendError::Full(back)) = lane.worker.try_send(next) {
+                    lane.held.push_front(back);
+                    break;
+                }
+            }
+            if lane.paused && lane.held.is_empty() {
+                lane.paused = !resume(consumer, partition);
+            }
+        }
+    }
+}
+
+fn list(topic: &str, partition: i32) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    list
+}
+
+fn pause<C: ConsumerContext>(consumer: &StreamConsumer<C>, topic: &str, partition: i32) -> bool {
+    consumer
+        .pause(&list(topic, partition))
+        .inspect_err(|error| tracing::warn!("pause {topic}/{partition}: {error}"))
+        .is_ok()
+}
+
+fn resume<C: ConsumerContext>(consumer: &StreamConsumer<C>, partition: &TopicPartition) -> bool {
+    let TopicPartition { topic, partition } = partition;
+    let resumed = consumer.resume(&list(topic, *partition));
+    resumed.inspect_err(|error| tracing::warn!("resume {topic}/{partition}: {error}")).is_ok()
+}

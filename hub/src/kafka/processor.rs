@@ -1,0 +1,172 @@
+//! One of the consumer group: it holds some partitions, and a life of the pipeline for just their stores.
+//!
+//! Whenever the partitions change, the life ends and the next one begins from the lake with the new ones. What was taken and not
+//! committed is read from the topic again; a cut that was on its way fails where somebody else owns the partition by now.
+
+use super::KafkaSettings;
+use super::pump::{Positioning, Pump};
+use super::record::Expected;
+use crate::lake::commit::CommitError;
+use crate::life::{Habits, Life, Surroundings};
+use crate::ownership::{OwnedPartitions, Ownership};
+use crate::pipeline::{Pipeline, TopicPartition};
+use anyhow::{Context, Result};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// After somebody else turned out to own a partition: long enough for the group to tell us.
+const AFTER_FENCE: Duration = Duration::from_secs(3);
+/// Pause before a life is begun anew after other trouble.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Hears of the group's decisions.
+struct Group {
+    owned: watch::Sender<BTreeSet<i32>>,
+}
+
+impl ClientContext for Group {}
+
+impl ConsumerContext for Group {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(gone) = rebalance {
+            let gone: BTreeSet<i32> = gone.elements().iter().map(|element| element.partition()).collect();
+            self.owned.send_modify(|owned| owned.retain(|partition| !gone.contains(partition)));
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(new) => {
+                let new = new.elements();
+                self.owned.send_modify(|owned| owned.extend(new.iter().map(|element| element.partition())));
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => {
+                tracing::warn!("the consumer group: {error}; giving all partitions up");
+                self.owned.send_modify(BTreeSet::clear);
+            }
+        }
+    }
+}
+
+/// See the module.
+pub struct Processor {
+    /// How Kafka is reached.
+    pub settings: KafkaSettings,
+    /// What outlives a life.
+    pub around: Surroundings,
+    /// How a life is led.
+    pub habits: Habits,
+    /// The pipeline of now, for whoever asks.
+    pub pipeline: watch::Sender<Option<Arc<Pipeline>>>,
+}
+
+impl Processor {
+    /// Processes until `stop`, which is followed by a last commit.
+    ///
+    /// # Errors
+    /// If Kafka does not answer at the start, or a setting of its client is wrong.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let count = self.settings.ensure_topic().await?;
+        let (owned, mut assigned) = watch::channel(BTreeSet::new());
+        let group = self.settings.group.as_str();
+        let ours = [
+            ("group.id", group),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("session.timeout.ms", "10000"),
+            ("heartbeat.interval.ms", "1000"),
+            ("group.instance.id", self.settings.instance.as_deref().unwrap_or_default()),
+        ];
+        let ours: Vec<_> = ours.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        // What is in the lake counts, not what a group has committed.
+        let fixed = [("enable.auto.commit", "false"), ("auto.offset.reset", "earliest")];
+        let consumer: StreamConsumer<Group> = self
+            .settings
+            .client(&ours, &fixed)
+            .create_with_context(Group { owned })
+            .context("prepare a consumer for Kafka")?;
+        consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
+        let consumer = Arc::new(consumer);
+        let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, Expected::OfItsPartition(count));
+        while !stop.is_cancelled() {
+            let owned = assigned.borrow_and_update().clone();
+            if owned.is_empty() {
+                tokio::select! {
+                    _ = assigned.changed() => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
+            }
+            let pause = match self.one_life(count, owned, &pump, &mut assigned, &stop).await {
+                Ok(()) => continue,
+                Err(error) if is_fence(&error) => {
+                    tracing::warn!(
+                        "{error:#}: another processor owns a partition that this one took for its own; what was not committed is given up"
+                    );
+                    AFTER_FENCE
+                }
+                Err(error) => {
+                    tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake");
+                    PAUSE
+                }
+            };
+            self.around.stats.pipeline_restarts.fetch_add(1, Relaxed);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        drop(pump);
+        consumer.unsubscribe();
+        Ok(())
+    }
+
+    async fn one_life(
+        &self,
+        count: i32,
+        owned: BTreeSet<i32>,
+        pump: &Pump,
+        assigned: &mut watch::Receiver<BTreeSet<i32>>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let topic = self.settings.topic.clone();
+        let partition = |&partition: &i32| TopicPartition { topic: topic.clone(), partition };
+        let habits = Habits { topic_partitions: owned.iter().map(partition).collect(), ..self.habits.clone() };
+        tracing::info!(partitions = ?owned, "taking partitions over");
+        let ownership = Ownership::Partitions(OwnedPartitions { topic: topic.clone(), count, owned });
+        let stop_cycle = stop.child_token();
+        let begun = Life::begin(&self.around, habits, ownership, stop_cycle.clone()).await?;
+        let Life { pipeline, cycle, servants, offsets, .. } = begun;
+        let mut cycle = std::pin::pin!(cycle.run());
+        let opened = pump.open(offsets, Arc::clone(&pipeline)).await;
+        let ended = match opened {
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+                tokio::select! {
+                    ended = &mut cycle => ended.map_err(anyhow::Error::from),
+                    _ = assigned.changed() => {
+                        // Nothing more is committed but what is on its way, and that only where it is still ours.
+                        pipeline.fail("the partitions have changed".to_owned());
+                        cycle.await.map_err(anyhow::Error::from)
+                    }
+                }
+            }
+        };
+        pump.close().await;
+        pipeline.fail("this life is over".to_owned());
+        self.pipeline.send_replace(None);
+        servants.end().await;
+        ended
+    }
+}
+
+fn is_fence(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<CommitError>().is_some_and(|error| matches!(error, CommitError::Fenced { .. }))
+}

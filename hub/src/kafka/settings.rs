@@ -1,0 +1,102 @@
+//! How Kafka is reached, and which settings of its client are ours.
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use std::time::Duration;
+
+/// Longest wait for an answer about the cluster.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Checked settings of Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// `HOST:PORT`, several separated by commas.
+    pub bootstrap: String,
+    /// The topic between gateways and processors.
+    pub topic: String,
+    /// How many partitions the topic gets if it is not there yet.
+    pub partitions: i32,
+    /// The processors' consumer group.
+    pub group: String,
+    /// A name that outlives a restart: a processor that comes back soon under it keeps its partitions.
+    pub instance: Option<String>,
+    /// A topic with the accelerator's JSON documents, for a hub in embedded form.
+    pub raw_topic: Option<String>,
+    /// Settings of librdkafka, as they are.
+    pub settings: Vec<(String, String)>,
+}
+
+impl KafkaSettings {
+    /// A client's configuration: ours first, so that what somebody set wins; what correctness hangs on last.
+    pub fn client(&self, ours: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("client.id", "onhand-hub");
+        for (key, value) in ours {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.settings {
+            config.set(key, value);
+        }
+        for (key, value) in fixed {
+            config.set(*key, *value);
+        }
+        config
+    }
+
+    /// How many partitions the topic between gateways and processors has; it is made if it is not there.
+    ///
+    /// # Errors
+    /// If the cluster does not answer, or does not let us make the topic.
+    pub async fn ensure_topic(&self) -> Result<i32> {
+        if let Some(count) = self.partition_count(&self.topic).await? {
+            return Ok(count);
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            self.client(&[], &[]).create().context("prepare a client of Kafka")?;
+        // -1: the cluster's own default of replicas.
+        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1));
+        let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(PATIENCE))).await;
+        for outcome in made.with_context(|| format!("make the topic {}", self.topic))? {
+            match outcome {
+                // Another gateway or processor may have been faster.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => anyhow::bail!("make the topic {topic}: {code}"),
+            }
+        }
+        for _ in 0..50 {
+            if let Some(count) = self.partition_count(&self.topic).await? {
+                return Ok(count);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        anyhow::bail!("the topic {} was made, but is not there", self.topic)
+    }
+
+    /// How many partitions a topic has; `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// If the cluster does not answer.
+    pub async fn partition_count(&self, topic: &str) -> Result<Option<i32>> {
+        let config = self.client(&[("group.id", "onhand-look")], &[("enable.auto.commit", "false")]);
+        let (topic, bootstrap) = (topic.to_owned(), self.bootstrap.clone());
+        let look = move || {
+            let client: BaseConsumer = config.create().context("prepare a client of Kafka")?;
+            let metadata = client.fetch_metadata(Some(&topic), PATIENCE);
+            let metadata = metadata.with_context(|| format!("ask {bootstrap} about the topic {topic}"))?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+            match found.error().map(RDKafkaErrorCode::from) {
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Ok(None),
+                Some(error) => anyhow::bail!("the topic {topic} cannot be used: {error}"),
+                None => {}
+            }
+            let count = i32::try_from(found.partitions().len()).context("a topic has fewer partitions")?;
+            ensure!(count > 0, "the topic {topic} has no partitions");
+            Ok(Some(count))
+        };
+        tokio::task::spawn_blocking(look).await?
+    }
+}

@@ -1,0 +1,97 @@
+//! The two halves of the cloud side when Kafka stands between them. (All of it in one process: supervision.rs.)
+
+use crate::config::HubConfig;
+use crate::gateway::{AckBoard, GatewayStats, Intake};
+use crate::kafka::KafkaSettings;
+use crate::kafka::gateway::KafkaSink;
+use crate::kafka::processor::Processor;
+use crate::mqtt_side;
+use crate::stats::HubStats;
+use crate::supervision::{asked_by_signal, habits, say_addresses, surroundings};
+use crate::web::{self, WebState};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long a way in may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn kafka(config: &HubConfig) -> Result<KafkaSettings> {
+    config.kafka.clone().context("kafka is missing")
+}
+
+/// From MQTT to Kafka, until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn gateway(config: HubConfig) -> Result<()> {
+    let (stats, gateway_stats) = (Arc::new(HubStats::default()), Arc::new(GatewayStats::default()));
+    let acks = AckBoard::default();
+    let (_no_pipeline, pipelines) = watch::channel(None);
+    let intake = Arc::new(Intake::new(pipelines.clone(), acks.clone(), Arc::clone(&stats)));
+    let settings = kafka(&config)?;
+    let sink = KafkaSink::connect(&settings, acks.clone(), Arc::clone(intake.agents()), Arc::clone(&stats)).await?;
+    let stop = CancellationToken::new();
+    let (mqtt, running) = mqtt_side::start(&config, Arc::new(sink), acks, &gateway_stats, stop.clone()).await?;
+    let nothing = Arc::new(Notify::new());
+    let state = WebState {
+        pipeline: pipelines,
+        intake,
+        stats,
+        gateway: gateway_stats,
+        reference: watch::Sender::default().subscribe(),
+        reload_reference: Arc::clone(&nothing),
+        updates: broadcast::Sender::new(1),
+        started: Instant::now(),
+        has_pipeline: false,
+    };
+    let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
+    tracing::info!(kafka = settings.bootstrap, topic = settings.topic, %mqtt, %http, "gateway started");
+    say_addresses(&config, &mqtt, &http.to_string())?;
+    asked_by_signal(&nothing).await;
+    tracing::info!("stopping: no more is taken");
+    stop.cancel();
+    let _ = tokio::time::timeout(PATIENCE, running).await;
+    web.stop().await;
+    Ok(())
+}
+
+/// From Kafka to the lake, until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn processor(config: HubConfig) -> Result<()> {
+    let (pipeline, pipelines) = watch::channel(None);
+    let around = surroundings(&config, pipelines.clone(), AckBoard::default()).await?;
+    let settings = kafka(&config)?;
+    let state = WebState {
+        pipeline: pipelines,
+        intake: Arc::clone(&around.intake),
+        stats: Arc::clone(&around.stats),
+        gateway: Arc::new(GatewayStats::default()),
+        reference: around.reference.subscribe(),
+        reload_reference: Arc::clone(&around.reload_reference),
+        updates: around.updates.clone(),
+        started: Instant::now(),
+        has_pipeline: true,
+    };
+    let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
+    tracing::info!(lake = around.lake.root(), kafka = settings.bootstrap, topic = settings.topic, %http, "processor started");
+    say_addresses(&config, "", &http.to_string())?;
+    let stop = CancellationToken::new();
+    let reload = Arc::clone(&around.reload_reference);
+    let processor = Processor { settings, around, habits: habits(&config), pipeline };
+    let mut processing = std::pin::pin!(processor.run(stop.clone()));
+    let ended = tokio::select! {
+        ended = &mut processing => ended,
+        () = asked_by_signal(&reload) => {
+            tracing::info!("stopping: what was taken is committed");
+            stop.cancel();
+            processing.await
+        }
+    };
+    web.stop().await;
+    ended
+}
