@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use url::Url;
 
 /// How long the tables keep what no newest version needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +120,14 @@ impl Lake {
     /// If the URL is none that this build can reach.
     pub(crate) fn log_store(&self, table: TableName) -> Result<LogStoreRef> {
         let uri = format!("{}/{table}", self.0.root);
-        let location = deltalake::ensure_table_uri(&uri).with_context(|| format!("reach {uri}"))?;
         match &self.0.place {
-            Place::Local(_, store) => logstore_with(Arc::new(store.clone()), &location, StorageConfig::default())
-                .with_context(|| format!("reach {uri}")),
+            Place::Local(_, store) => {
+                let location = deltalake::ensure_table_uri(&uri).with_context(|| format!("reach {uri}"))?;
+                logstore_with(Arc::new(store.clone()), &location, StorageConfig::default())
+                    .with_context(|| format!("reach {uri}"))
+            }
             Place::Cloud(store) => {
+                let location = Url::parse(&format!("{uri}/")).with_context(|| format!("{uri} is no URL"))?;
                 let table = Arc::new(PrefixStore::new(Arc::clone(store), cloud::path_of(&uri)?));
                 Ok(default_logstore(table, Arc::clone(store), &location, &StorageConfig::default()))
             }
