@@ -35,7 +35,7 @@ const COUNTS_HELD: usize = 50_000;
 ///
 /// # Errors
 /// If the lake cannot be read or written; what was committed before stays, and the command can be run again. A row of bronze
-/// that cannot be read is found before anything is changed.
+/// that cannot be read is found before any row is changed.
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
@@ -81,7 +81,7 @@ async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAd
             for row in 0..batch.num_rows() {
                 rows.take(values.value(row)).with_context(|| {
                     let received = chrono::DateTime::from_timestamp_micros(received[row]).unwrap_or_default();
-                    format!("read the row of bronze that was received at {received:?}; nothing was changed")
+                    format!("read the row of bronze that was received at {received:?}; no row was changed")
                 })?;
             }
         }
