@@ -230,7 +230,8 @@ impl Outbox {
     /// Removes what the hub has made durable.
     ///
     /// # Errors
-    /// When the disk does not answer; what was not removed is sent again, after the next start.
+    /// When the disk does not answer. The next start removes the rest if the ack was written down; otherwise it is sent
+    /// again.
     pub(crate) fn acknowledge(&self, ack: DurableAck) -> Result<AckOutcome, OutboxError> {
         let known = {
             let state = self.state.lock();

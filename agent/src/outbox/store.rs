@@ -70,7 +70,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what the numbering needs to go on; tidies up after a crash.
+    /// Reads what the numbering needs to go on; finishes removals and tidies up after a crash.
     pub(super) fn load(&self) -> Result<State, OutboxError> {
         let mut epochs: BTreeMap<Epoch, Progress> = BTreeMap::new();
         let mut pruned = Epoch(0);
@@ -89,14 +89,19 @@ impl Store {
         for entry in &self.index {
             let entry = entry?;
             let info = read_info(&entry)?;
+            let progress = epochs.entry(info.key.epoch).or_default();
+            progress.written = progress.written.max(info.last_seq());
+            if info.last_seq() <= progress.told {
+                // The hub's word was written down, the removal was interrupted: the same word will not remove it again.
+                self.remove(&info)?;
+                continue;
+            }
             if info.inline.is_some() {
                 // Going through them is one access for a whole page of bodies: see LOOKS.
                 self.index.contains_key(&entry.0)?;
             }
             backlog.add(&info);
             firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
-            let progress = epochs.entry(info.key.epoch).or_default();
-            progress.written = progress.written.max(info.last_seq());
         }
         for (epoch, progress) in &mut epochs {
             progress.settle(progress.written, firsts.get(epoch).copied());

@@ -149,9 +149,35 @@ fn after_a_failed_write_nothing_more_is_written_until_the_next_start() {
     drop(first);
     let second = outbox(dir.path(), 1 << 30);
     assert!(second.failure().is_none() && second.epoch() > epoch);
-    assert_eq!(second.backlog().events, 3, "what was not removed is sent again");
+    assert_eq!(second.backlog(), Backlog::default(), "the removal is finished");
     second.append(&[frame("b", 1)]).unwrap();
-    assert_eq!(infos(&second).iter().map(|f| f.key.epoch).collect::<Vec<_>>(), [epoch, second.epoch()]);
+    assert_eq!(infos(&second).iter().map(|f| f.key.epoch).collect::<Vec<_>>(), [second.epoch()]);
+}
+
+#[test]
+fn a_removal_that_is_interrupted_anywhere_is_finished_and_never_goes_too_far() {
+    let mut interrupted = 0;
+    for writes in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let first = outbox(dir.path(), 1 << 30);
+        first.append(&["a", "b", "c", "d"].map(|id| frame(id, 100))).unwrap();
+        let epoch = first.epoch();
+        first.writes_left().store(writes, Ordering::SeqCst);
+        // Inside the last frame, which stays.
+        let done = first.acknowledge(ack(epoch, 399));
+        drop(first);
+        let second = outbox(dir.path(), 1 << 30);
+        second.acknowledge(ack(epoch, 399)).unwrap();
+        assert_eq!(places(&second), [(301, 400, 300)], "after {writes} writes");
+        assert_eq!(second.backlog().events, 100, "after {writes} writes");
+        second.acknowledge(ack(epoch, 400)).unwrap();
+        assert_eq!((second.backlog(), second.store.chunks()), (Backlog::default(), 0), "after {writes} writes");
+        if done.is_ok() {
+            break;
+        }
+        interrupted += 1;
+    }
+    assert_eq!(interrupted, 4, "the hub's word, and three removals");
 }
 
 /// Acknowledges exactly the frame `first..=last`.
