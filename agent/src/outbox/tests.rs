@@ -180,6 +180,29 @@ fn a_removal_that_is_interrupted_anywhere_is_finished_and_never_goes_too_far() {
     assert_eq!(interrupted, 4, "the hub's word, and three removals");
 }
 
+/// The uplink and the committer write at the same time; whichever is first, its flush fails, once.
+#[test]
+fn whoever_waited_for_a_write_that_failed_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path(), 1 << 30);
+    outbox.append(&[frame("a", 3)]).unwrap();
+    let beyond = ack(outbox.epoch(), 4);
+    let numbering = outbox.numbering.lock();
+    let errors = std::thread::scope(|scope| {
+        let uplink = scope.spawn(|| outbox.acknowledge(beyond).map(drop));
+        let committer = scope.spawn(|| outbox.append(&[frame("b", 1)]));
+        // Both get as far as the lock meanwhile. (If not, less is tested, and nothing fails.)
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        outbox.store.heals.store(true, Ordering::SeqCst);
+        outbox.writes_left().store(1, Ordering::SeqCst);
+        drop(numbering);
+        [uplink, committer].map(|thread| thread.join().unwrap().unwrap_err())
+    });
+    let count = |of: fn(&OutboxError) -> bool| errors.iter().filter(|e| of(e)).count();
+    assert_eq!(count(|e| matches!(e, OutboxError::Io(_))), 1, "{errors:?}");
+    assert_eq!(count(|e| matches!(e, OutboxError::Failed(_))), 1, "{errors:?}");
+}
+
 /// Acknowledges exactly the frame `first..=last`.
 fn frame_ack(epoch: Epoch, first: u64, last: u64) -> DurableAck {
     DurableAck { frame: Some(AckedFrame { first: Seq(first), last: Seq(last) }), ..ack(epoch, 0) }
