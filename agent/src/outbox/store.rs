@@ -15,6 +15,7 @@ use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,8 @@ impl Store {
         }
         let mut backlog = Backlog::default();
         let mut firsts: BTreeMap<Epoch, Seq> = BTreeMap::new();
+        // Behind the frame before: as a rule where the next one begins, so that only holes are searched.
+        let mut behind = [0; 16];
         for entry in &self.index {
             let entry = entry?;
             let info = read_info(&entry)?;
@@ -105,32 +108,25 @@ impl Store {
                 // Going through them is one access for a whole page of bodies: see LOOKS.
                 self.index.contains_key(&entry.0)?;
             }
+            let begin = key_bytes(info.key);
+            if behind < begin {
+                self.remove_orphans(behind..begin)?;
+            }
+            behind = key_bytes(FrameKey { first_seq: info.last_seq().next(), ..info.key });
             backlog.add(&info);
             firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
         }
         for (epoch, progress) in &mut epochs {
             progress.settle(progress.written, firsts.get(epoch).copied());
         }
-        self.remove_orphans(&epochs, &firsts)?;
+        self.remove_orphans(behind..)?;
         Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
     }
 
-    /// Bodies without index entry: a crash came between the two, when writing (behind the last) or removing (before the
-    /// first of the epoch).
-    fn remove_orphans(
-        &self,
-        epochs: &BTreeMap<Epoch, Progress>,
-        firsts: &BTreeMap<Epoch, Seq>,
-    ) -> Result<(), OutboxError> {
-        for (&epoch, progress) in epochs {
-            let whole = epoch_range(epoch);
-            let behind = key_bytes(FrameKey { epoch, first_seq: progress.written.next() }).to_vec();
-            let before = firsts
-                .get(&epoch)
-                .map_or_else(|| whole.end.clone(), |&s| key_bytes(FrameKey { epoch, first_seq: s }).to_vec());
-            for orphan in self.bodies.range(whole.start..before).chain(self.bodies.range(behind..whole.end)) {
-                self.bodies.remove(orphan?.0)?;
-            }
+    /// Removes the bodies at places where the index has no frame: a crash came between the two, when writing or removing.
+    fn remove_orphans(&self, places: impl RangeBounds<[u8; 16]>) -> Result<(), OutboxError> {
+        for orphan in self.bodies.range(places) {
+            self.bodies.remove(orphan?.0)?;
         }
         Ok(())
     }
