@@ -81,6 +81,9 @@ impl Hub {
             std::fs::write(file, addresses.to_string()).with_context(|| format!("write {}", file.display()))?;
         }
         let count_files = self.config.count_files.clone().map(|folder| {
+            if !folder.is_dir() {
+                tracing::warn!(folder = %folder.display(), "count_files: there is no such folder (yet)");
+            }
             let log = CountFileLog::new(self.around.lake.clone());
             CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
                 .start(stop_intake.clone())
@@ -197,6 +200,15 @@ impl Hub {
             },
         };
         let Life { pipeline, cycle, servants, positions } = Life::begin(&self.around, habits, stop.clone()).await?;
+        if self.config.reference.is_none()
+            && !self.came_up.load(Relaxed)
+            && self.around.reference.borrow().stores.is_empty()
+        {
+            tracing::warn!(
+                "no --reference was given and the lake holds no reference data: no change counts until there are stores \
+                 and change types"
+            );
+        }
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));

@@ -189,12 +189,15 @@ impl DropFolder {
         let mut beside = to.clone().into_os_string();
         beside.push(".reason.txt");
         let LineError { line, field, reason } = error;
-        let text = format!("line: {line}\nfield: {field}\nreason: {reason}\nNothing of this file was taken.\n");
+        // What concerns the file as a whole, or a transaction of many lines, has none.
+        let line = (*line > 0).then_some(*line);
+        let place = line.map(|line| format!("line: {line}\n")).unwrap_or_default();
+        let text = format!("{place}field: {field}\nreason: {reason}\nNothing of this file was taken.\n");
         fs::write(beside, text)?;
         fs::rename(path, to)?;
         self.observed.remove(path);
         self.intake.metrics().files_rejected.inc();
-        tracing::warn!(file = name, %error, "a file was rejected");
+        tracing::warn!(file = name, line, field, reason, "a file was rejected");
         Ok(())
     }
 
