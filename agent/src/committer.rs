@@ -7,6 +7,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{NewFrame, Outbox, OutboxError};
 use crate::seen::{Identity, Seen, identity};
 use onhand_common::Event;
+use onhand_common::accelerator::FieldError;
 use onhand_common::frame::{MAX_BODY, MAX_EVENTS, decode_body, encode_event};
 use onhand_common::timestamp::Timestamp;
 use std::collections::HashSet;
@@ -29,9 +30,6 @@ pub(crate) enum Refusal {
     /// The disk does not do what it should.
     #[error("{0}")]
     Storage(String),
-    /// No hub could read it back.
-    #[error("an event cannot be put into a frame: {0}")]
-    Unreadable(String),
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -50,6 +48,34 @@ impl From<&OutboxError> for Refusal {
             }
             other => Self::Storage(other.to_string()),
         }
+    }
+}
+
+/// An event as it goes into a frame.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    identity: Identity,
+    encoded: Vec<u8>,
+}
+
+impl Ready {
+    /// Encodes an event and reads it back: what no hub could read would be acknowledged here and stop everything behind
+    /// it.
+    ///
+    /// # Errors
+    /// When it cannot be read back, or no frame has room for it; it would be the same another time.
+    pub(crate) fn new(event: &Event) -> Result<Self, FieldError> {
+        let encoded = encode_event(event);
+        let reason = if encoded.len() > MAX_BODY {
+            format!("it takes {} bytes, a frame has room for {MAX_BODY}", encoded.len())
+        } else {
+            match decode_body(&encoded, 1) {
+                Ok(read) if read.first() == Some(event) => return Ok(Self { identity: identity(event), encoded }),
+                Ok(_) => "it is read back as another".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        Err(FieldError { field: "document".into(), reason: format!("cannot be put into a frame: {reason}") })
     }
 }
 
@@ -73,7 +99,7 @@ impl Taken {
 }
 
 struct Submission {
-    events: Vec<Event>,
+    events: Vec<Ready>,
     reply: oneshot::Sender<Result<Taken, Refusal>>,
 }
 
@@ -112,7 +138,7 @@ impl Committer {
     ///
     /// # Errors
     /// When nothing of them was taken, and why.
-    pub(crate) async fn submit(&self, events: Vec<Event>) -> Result<Taken, Refusal> {
+    pub(crate) async fn submit(&self, events: Vec<Ready>) -> Result<Taken, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Submission(Submission { events, reply })).await.map_err(|_| Refusal::Stopping)?;
         answer.await.map_err(|_| Refusal::Stopping)?
@@ -122,7 +148,7 @@ impl Committer {
     ///
     /// # Errors
     /// When nothing of them was taken, and why.
-    pub(crate) fn submit_blocking(&self, events: Vec<Event>) -> Result<Taken, Refusal> {
+    pub(crate) fn submit_blocking(&self, events: Vec<Ready>) -> Result<Taken, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.queue.blocking_send(Message::Submission(Submission { events, reply })).map_err(|_| Refusal::Stopping)?;
         answer.blocking_recv().map_err(|_| Refusal::Stopping)?
@@ -215,54 +241,32 @@ impl Worker {
         }
     }
 
-    fn pack(&self, events: &[Event], packer: &mut Packer, fresh: &mut HashSet<Identity>) -> Result<Taken, Refusal> {
+    fn pack(&self, events: &[Ready], packer: &mut Packer, fresh: &mut HashSet<Identity>) -> Result<Taken, Refusal> {
         let mut new = Vec::with_capacity(events.len());
-        let mut encoded = Vec::new();
-        let mut own: Vec<Identity> = Vec::new();
+        let mut own: Vec<&Ready> = Vec::new();
         for event in events {
-            let id = identity(event);
-            let known = fresh.contains(&id) || self.seen.contains(id).unwrap_or(false);
+            let known = fresh.contains(&event.identity) || self.seen.contains(event.identity).unwrap_or(false);
             new.push(!known);
             if !known {
-                fresh.insert(id);
-                own.push(id);
-                match encode_checked(event) {
-                    Ok(bytes) => encoded.push(bytes),
-                    Err(refusal) => {
-                        own.iter().for_each(|id| _ = fresh.remove(id));
-                        return Err(refusal);
-                    }
-                }
+                fresh.insert(event.identity);
+                own.push(event);
             }
         }
-        let bytes: usize = encoded.iter().map(Vec::len).sum();
-        let room = if encoded.is_empty() {
+        let bytes: usize = own.iter().map(|event| event.encoded.len()).sum();
+        let room = if own.is_empty() {
             Ok(())
         } else {
-            let frames = packer.frames.len() + encoded.len() / MAX_EVENTS + bytes / MAX_BODY + 1;
+            let frames = packer.frames.len() + own.len() / MAX_EVENTS + bytes / MAX_BODY + 1;
             self.outbox.check_room((packer.bytes + bytes) as u64, frames as u64)
         };
         if let Err(error) = room {
-            own.iter().for_each(|id| _ = fresh.remove(id));
+            own.iter().for_each(|event| _ = fresh.remove(&event.identity));
             return Err(Refusal::from(&error));
         }
-        for event in encoded {
-            packer.add(&event);
+        for event in own {
+            packer.add(&event.encoded);
         }
         Ok(Taken { new })
-    }
-}
-
-/// Encodes an event and reads it back: what no hub could read would be acknowledged here and stop everything behind it.
-fn encode_checked(event: &Event) -> Result<Vec<u8>, Refusal> {
-    let encoded = encode_event(event);
-    if encoded.len() > MAX_BODY {
-        return Err(Refusal::Unreadable(format!("it takes {} bytes, a frame has room for {MAX_BODY}", encoded.len())));
-    }
-    match decode_body(&encoded, 1) {
-        Ok(read) if read.first() == Some(event) => Ok(encoded),
-        Ok(_) => Err(Refusal::Unreadable("it is read back as another".into())),
-        Err(error) => Err(Refusal::Unreadable(error.to_string())),
     }
 }
 
@@ -299,7 +303,7 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::test_support::{count, outbox, transaction};
+    use crate::outbox::test_support::{count, outbox, transaction, with_items};
 
     fn start(dir: &std::path::Path, max: u64) -> (Arc<Outbox>, Committer, JoinHandle<()>) {
         let outbox = Arc::new(outbox(dir, max));
@@ -308,23 +312,23 @@ mod tests {
         (outbox, committer, thread)
     }
 
+    fn submit(committer: &Committer, events: Vec<Event>) -> Result<Taken, Refusal> {
+        committer.submit_blocking(events.iter().map(|event| Ready::new(event).unwrap()).collect())
+    }
+
     #[test]
     fn duplicates_are_told_apart_in_one_request_across_requests_and_across_restarts() {
         let dir = tempfile::tempdir().unwrap();
         let (outbox, committer, thread) = start(dir.path(), 1 << 30);
-        let answer =
-            committer.submit_blocking(vec![transaction("a", 1), transaction("b", 1), transaction("a", 1)]).unwrap();
+        let answer = submit(&committer, vec![transaction("a", 1), transaction("b", 1), transaction("a", 1)]).unwrap();
         assert_eq!(answer.new, [true, true, false]);
         // Another item under the same id is a part of a split transaction.
-        assert_eq!(
-            committer.submit_blocking(vec![transaction("b", 1), transaction("b", 2)]).unwrap().new,
-            [false, true]
-        );
+        assert_eq!(submit(&committer, vec![transaction("b", 1), transaction("b", 2)]).unwrap().new, [false, true]);
         assert_eq!(outbox.backlog().events, 3);
         drop((committer, outbox));
         thread.join().unwrap();
         let (outbox, committer, _thread) = start(dir.path(), 1 << 30);
-        assert_eq!(committer.submit_blocking(vec![transaction("a", 1), count(1, 7)]).unwrap().new, [false, true]);
+        assert_eq!(submit(&committer, vec![transaction("a", 1), count(1, 7)]).unwrap().new, [false, true]);
         assert_eq!(outbox.backlog().events, 4);
     }
 
@@ -337,7 +341,7 @@ mod tests {
                 .map(|_| {
                     let committer = committer.clone();
                     scope.spawn(move || {
-                        (0..50).map(|n| committer.submit_blocking(vec![count(n, 1)]).unwrap().accepted()).sum::<usize>()
+                        (0..50).map(|n| submit(&committer, vec![count(n, 1)]).unwrap().accepted()).sum::<usize>()
                     })
                 })
                 .collect();
@@ -352,14 +356,14 @@ mod tests {
         let (outbox, committer, _thread) = start(dir.path(), 3_000);
         let mut taken = 0;
         let refusal = loop {
-            match committer.submit_blocking(vec![count(taken, 1)]) {
+            match submit(&committer, vec![count(taken, 1)]) {
                 Ok(_) => taken += 1,
                 Err(refusal) => break refusal,
             }
         };
         assert!(matches!(&refusal, Refusal::Full(text) if text.contains("max_buffer")), "{refusal}");
         assert_eq!(outbox.backlog().events, u64::try_from(taken).unwrap());
-        assert_eq!(committer.submit_blocking(vec![count(0, 1)]).unwrap().new, [false]);
+        assert_eq!(submit(&committer, vec![count(0, 1)]).unwrap().new, [false]);
         // What was refused is not remembered: it is new once there is room.
         let ack = onhand_common::topics::DurableAck {
             epoch: outbox.epoch(),
@@ -368,49 +372,39 @@ mod tests {
             frame: None,
         };
         outbox.acknowledge(ack).unwrap();
-        assert_eq!(committer.submit_blocking(vec![count(taken, 1)]).unwrap().new, [true]);
+        assert_eq!(submit(&committer, vec![count(taken, 1)]).unwrap().new, [true]);
     }
 
     #[test]
-    fn what_no_hub_could_read_is_refused_and_the_rest_of_the_group_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        let (outbox, committer, _thread) = start(dir.path(), 1 << 30);
-        let with_items = |id: &str, items: Vec<onhand_common::Line>| match transaction(id, 1) {
-            Event::Transaction(t) => Event::Transaction(onhand_common::Transaction { items, ..t }),
-            count @ Event::Count(_) => count,
-        };
+    fn what_no_hub_could_read_never_gets_ready() {
         let line = onhand_common::Line { item_id: i64::from(i32::MAX).try_into().unwrap(), quantity: i32::MIN };
-        for (bad, reason) in
-            [(with_items("bad", vec![]), "items is empty"), (with_items("bad", vec![line; 40_000]), "room")]
-        {
-            let refusal = committer.submit_blocking(vec![transaction("with it", 1), bad]).unwrap_err();
-            assert!(matches!(&refusal, Refusal::Unreadable(text) if text.contains(reason)), "{refusal}");
+        for (items, reason) in [(vec![], "items is empty"), (vec![line; 40_000], "room")] {
+            let refused = Ready::new(&with_items("bad", items)).unwrap_err();
+            assert!(refused.field == "document" && refused.reason.contains(reason), "{refused}");
         }
-        assert_eq!(outbox.backlog().events, 0, "a submission is taken whole or not at all");
-        assert_eq!(committer.submit_blocking(vec![transaction("with it", 1)]).unwrap().new, [true]);
     }
 
     #[test]
     fn after_a_failed_flush_nothing_is_taken_and_nothing_is_said_to_be_there() {
         let dir = tempfile::tempdir().unwrap();
         let (outbox, committer, thread) = start(dir.path(), 1 << 30);
-        committer.submit_blocking(vec![transaction("a", 1)]).unwrap();
+        submit(&committer, vec![transaction("a", 1)]).unwrap();
         let disk = outbox.writes_left();
         // The frame and the meta entry are written, the flush fails.
         disk.store(2, std::sync::atomic::Ordering::SeqCst);
-        let refusal = committer.submit_blocking(vec![transaction("b", 1)]).unwrap_err();
+        let refusal = submit(&committer, vec![transaction("b", 1)]).unwrap_err();
         assert!(matches!(&refusal, Refusal::Storage(text) if text.contains("the disk is broken")), "{refusal}");
         // A disk that works again changes nothing: what the kernel could not write, it may have dropped.
         disk.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
         for id in ["b", "a", "c"] {
-            let refusal = committer.submit_blocking(vec![transaction(id, 1)]).unwrap_err();
+            let refusal = submit(&committer, vec![transaction(id, 1)]).unwrap_err();
             assert!(matches!(&refusal, Refusal::Storage(text) if text.contains("started again")), "{refusal}");
         }
         assert!(outbox.failure().is_some());
         drop((committer, outbox));
         thread.join().unwrap();
         let (_outbox, committer, _thread) = start(dir.path(), 1 << 30);
-        let taken = committer.submit_blocking(["a", "b", "c"].map(|id| transaction(id, 1)).into()).unwrap();
+        let taken = submit(&committer, ["a", "b", "c"].map(|id| transaction(id, 1)).into()).unwrap();
         assert_eq!(taken.new, [false, true, true], "what was answered is there, the rest is new");
     }
 

@@ -120,7 +120,7 @@ pub(crate) struct Outbox {
     path: PathBuf,
     max_bytes: u64,
     store: Store,
-    /// Whoever gives numbers holds this.
+    /// Whoever gives numbers or flushes holds this.
     numbering: Mutex<()>,
     state: Mutex<State>,
     /// Removals since the last flush.
@@ -159,8 +159,7 @@ impl Outbox {
     /// # Errors
     /// Nothing is promised then; the frames may or may not be sent later. Nothing more is taken.
     pub(crate) fn append(&self, frames: &[NewFrame]) -> Result<(), OutboxError> {
-        self.writing(|| {
-            let _numbering = self.numbering.lock();
+        self.writing_alone(|| {
             let (epoch, mut last) = {
                 let state = self.state.lock();
                 (state.epoch, state.durable)
@@ -175,7 +174,7 @@ impl Outbox {
                 last = Seq(last.0 + u64::from(frame.count));
             }
             self.store.write_written(epoch, last)?;
-            self.store.sync()?;
+            self.sync()?;
             let mut state = self.state.lock();
             state.durable = last;
             state.epochs.entry(epoch).or_default().written = last;
@@ -230,7 +229,8 @@ impl Outbox {
     /// Removes what the hub has made durable.
     ///
     /// # Errors
-    /// When the disk does not answer; what was not removed is sent again, after the next start.
+    /// When the disk does not answer. The next start removes the rest if the ack was written down; otherwise it is sent
+    /// again.
     pub(crate) fn acknowledge(&self, ack: DurableAck) -> Result<AckOutcome, OutboxError> {
         let known = {
             let state = self.state.lock();
@@ -302,11 +302,11 @@ impl Outbox {
         }
         // Last: until everything has its new number, the same ack must not be taken for one of ours, which would delete
         // what is left. Interrupted before, all of this is done again; the hub drops what comes twice.
-        {
-            let _numbering = self.numbering.lock();
+        self.writing_alone(|| {
             self.store.write_written(epoch, highest)?;
             self.state.lock().epochs.entry(epoch).or_default().written = highest;
-        }
+            Ok(())
+        })?;
         self.changed.notify_one();
         Ok(AckOutcome { rolled_back: true, ..AckOutcome::default() })
     }
@@ -335,23 +335,24 @@ impl Outbox {
 
     /// Draws an epoch above `above` and all that are known.
     fn begin_epoch(&self, above: Epoch) -> Result<(), OutboxError> {
-        let _numbering = self.numbering.lock();
-        let (epoch, forgotten) = {
+        self.writing_alone(|| {
+            let (epoch, forgotten) = {
+                let mut state = self.state.lock();
+                let highest = state.epochs.last_key_value().map_or(0, |(e, _)| e.0).max(above.0).max(state.pruned.0);
+                let epoch = Epoch(Timestamp::now().micros().unsigned_abs().max(highest + 1));
+                (epoch, state.prune())
+            };
+            self.store.write_written(epoch, Seq(0))?;
+            for old in &forgotten {
+                self.store.forget_epoch(*old)?;
+            }
+            self.sync()?;
             let mut state = self.state.lock();
-            let highest = state.epochs.last_key_value().map_or(0, |(e, _)| e.0).max(above.0).max(state.pruned.0);
-            let epoch = Epoch(Timestamp::now().micros().unsigned_abs().max(highest + 1));
-            (epoch, state.prune())
-        };
-        self.store.write_written(epoch, Seq(0))?;
-        for old in &forgotten {
-            self.store.forget_epoch(*old)?;
-        }
-        self.store.sync()?;
-        let mut state = self.state.lock();
-        state.epoch = epoch;
-        state.durable = Seq(0);
-        state.epochs.insert(epoch, Progress::default());
-        Ok(())
+            state.epoch = epoch;
+            state.durable = Seq(0);
+            state.epochs.insert(epoch, Progress::default());
+            Ok(())
+        })
     }
 
     /// Makes removals durable, if there were any; not urgent: what comes back after a power cut is sent again.
@@ -359,7 +360,7 @@ impl Outbox {
     /// # Errors
     /// When the disk does not answer. Nothing more is taken then.
     pub(crate) fn flush(&self) -> Result<(), OutboxError> {
-        if self.unflushed.swap(false, Ordering::AcqRel) { self.writing(|| self.store.sync()) } else { Ok(()) }
+        if self.unflushed.swap(false, Ordering::AcqRel) { self.writing_alone(|| self.sync()) } else { Ok(()) }
     }
 
     /// Why nothing more is written, after a failure. Only a new start helps: it reads what the disk really has.
@@ -380,9 +381,7 @@ impl Outbox {
 
     /// Writes, unless a write has failed before. If the disk fails now, this was the last one.
     fn writing<T>(&self, write: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
-        if let Some(reason) = self.failure() {
-            return Err(OutboxError::Failed(reason.to_owned()));
-        }
+        self.check_failure()?;
         write().inspect_err(|error| {
             if matches!(error, OutboxError::Storage(_) | OutboxError::Io(_))
                 && self.failure.set(error.to_string()).is_ok()
@@ -390,6 +389,23 @@ impl Outbox {
                 self.failed.notify_one();
             }
         })
+    }
+
+    /// As [`Outbox::writing`], one at a time: the failure of the one is known before the next one looks for it. Whatever
+    /// gives numbers or flushes does so here: of a failed flush the kernel tells one caller only.
+    fn writing_alone<T>(&self, write: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        let _numbering = self.numbering.lock();
+        self.writing(write)
+    }
+
+    /// Makes everything durable; nothing is, if a removal failed meanwhile.
+    fn sync(&self) -> Result<(), OutboxError> {
+        self.store.sync()?;
+        self.check_failure()
+    }
+
+    fn check_failure(&self) -> Result<(), OutboxError> {
+        self.failure().map_or(Ok(()), |reason| Err(OutboxError::Failed(reason.to_owned())))
     }
 
     /// What waits for the hub.

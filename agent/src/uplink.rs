@@ -17,8 +17,10 @@ use onhand_common::topics::{self, DurableAck};
 use onhand_common::{AgentId, Timestamp, frame};
 use rand::Rng;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, DisconnectReasonCode, LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +43,8 @@ const FAREWELL: Duration = Duration::from_millis(800);
 enum End {
     /// It broke, or was never made.
     Lost(String),
+    /// Another client with the same id connected.
+    TakenOver,
     /// Durable acks stayed away.
     Watchdog,
     /// The agent stops.
@@ -57,17 +61,32 @@ pub(crate) async fn run(config: HubConfig, limits: Limits, reporter: Reporter, m
         config,
         reporter,
         failures: 0,
+        taken_over: false,
     };
     loop {
         let end = uplink.connection(&mut stop).await;
         uplink.metrics.connected.store(false, Ordering::Relaxed);
         uplink.window.restart();
+        let again = std::mem::replace(&mut uplink.taken_over, matches!(end, End::TakenOver));
         let pause = match end {
             End::Stop => return,
             End::Watchdog => {
                 tracing::warn!("no durable ack for a long time while frames are under way: connecting anew");
                 uplink.metrics.watchdog.inc();
                 uplink.pause()
+            }
+            End::TakenOver => {
+                // Each that comes back takes the session from the other one: none may come back soon.
+                let pause = LONGEST_PAUSE.mul_f64(rand::rng().random_range(0.5..1.));
+                let reason = format!("another agent uses the id {}", uplink.agent);
+                if !again {
+                    tracing::warn!(
+                        hub = %uplink.config.url, next_try_in = ?pause,
+                        "{reason}: the hub ended the session of this one. Every agent needs an id of its own"
+                    );
+                }
+                *uplink.metrics.connection_error.lock() = Some(reason);
+                pause
             }
             End::Lost(reason) => {
                 let pause = uplink.pause();
@@ -97,6 +116,8 @@ struct Uplink {
     window: Window,
     /// Connections in a row without a durable ack.
     failures: u32,
+    /// The last connection ended because another agent has the same id; it has been said.
+    taken_over: bool,
 }
 
 /// A client, and how many of its publishes have not left yet.
@@ -133,7 +154,7 @@ impl Uplink {
                     Some(Ok(event)) => if let Err(reason) = self.on_event(event, &mut link) {
                         return End::Lost(reason);
                     },
-                    Some(Err(error)) => return End::Lost(describe(&error)),
+                    Some(Err(error)) => return End::of(&error),
                     None => return End::Lost("the client ended".into()),
                 },
                 () = outbox.changed.notified() => {}
@@ -319,10 +340,16 @@ impl Uplink {
     }
 }
 
-fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ConnectionRefused(code) => format!("the hub refused the connection: {code:?}"),
-        other => other.to_string(),
+impl End {
+    fn of(error: &ConnectionError) -> Self {
+        match error {
+            ConnectionError::MqttState(StateError::ServerDisconnect {
+                reason_code: DisconnectReasonCode::SessionTakenOver,
+                ..
+            }) => Self::TakenOver,
+            ConnectionError::ConnectionRefused(code) => Self::Lost(format!("the hub refused the connection: {code:?}")),
+            other => Self::Lost(other.to_string()),
+        }
     }
 }
 

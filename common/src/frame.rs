@@ -37,9 +37,9 @@ pub enum FrameError {
     /// It does not begin as a frame does.
     #[error("magic: these bytes are no onhand frame")]
     Magic,
-    /// It was written by a newer agent.
-    #[error("version: {0} is not known here (known: 1)")]
-    UnknownVersion(u8),
+    /// Its version is not one that is taken here: the number, and those that are.
+    #[error("version: {0} is not taken here (taken: {1})")]
+    UnknownVersion(u8, &'static str),
     /// It ends too early, or goes on too long.
     #[error("length: {0}")]
     Length(&'static str),
@@ -80,7 +80,11 @@ impl Frame {
         if bytes.len() > MAX_BYTES {
             return Err(FrameError::Length("the frame is larger than 256 KiB"));
         }
-        let Envelope { agent_id, epoch, acked_seq, first_seq, count, body } = Envelope::open(bytes, VERSION)?;
+        let version = version_of(bytes)?;
+        if version != VERSION {
+            return Err(FrameError::UnknownVersion(version, "1"));
+        }
+        let Envelope { agent_id, epoch, acked_seq, first_seq, count, body } = Envelope::open(bytes)?;
         let events = decode_body(body, count)?;
         Ok(Self { agent_id, epoch, acked_seq, first_seq, events })
     }
@@ -97,11 +101,8 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn open(bytes: &'a [u8], known: u8) -> Result<Self, FrameError> {
-        let version = version_of(bytes)?;
-        if version != known {
-            return Err(FrameError::UnknownVersion(version));
-        }
+    /// Whatever the version is: the caller has looked at it.
+    fn open(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let covered = bytes.len().checked_sub(4).ok_or(FrameError::Length("the frame is cut off"))?;
         let (content, checksum) = bytes.split_at(covered);
         if crc32c::crc32c(content).to_be_bytes() != checksum {
@@ -185,15 +186,19 @@ impl FramePart {
     /// # Errors
     /// As [`Frame::decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if version_of(bytes)? == VERSION {
-            let Frame { agent_id, epoch, first_seq, events, .. } = Frame::decode(bytes)?;
-            let events = (first_seq.0..).map(Seq).zip(events).collect();
-            return Ok(Self { agent_id, epoch, events });
+        match version_of(bytes)? {
+            VERSION => {
+                let Frame { agent_id, epoch, first_seq, events, .. } = Frame::decode(bytes)?;
+                let events = (first_seq.0..).map(Seq).zip(events).collect();
+                return Ok(Self { agent_id, epoch, events });
+            }
+            Self::VERSION => {}
+            unknown => return Err(FrameError::UnknownVersion(unknown, "1, 2")),
         }
         if bytes.len() > Self::MAX_BYTES {
             return Err(FrameError::Length("the part is larger than a frame can be"));
         }
-        let Envelope { agent_id, epoch, first_seq, count, body, .. } = Envelope::open(bytes, Self::VERSION)?;
+        let Envelope { agent_id, epoch, first_seq, count, body, .. } = Envelope::open(bytes)?;
         let mut reader = Reader(body);
         let distances = reader.take(2 * count)?.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
         let numbers: Vec<Seq> = distances.map(|distance| Seq(first_seq.0 + u64::from(distance))).collect();
@@ -343,7 +348,7 @@ mod tests {
         let golden = include_bytes!("../golden/frame-v2.bin");
         assert_eq!(part().encode(), golden, "what is written now differs from version 2: give it a version of its own");
         assert_eq!(FramePart::decode(golden).unwrap(), part());
-        assert_eq!(Frame::decode(golden), Err(FrameError::UnknownVersion(2)), "no agent sends it");
+        assert_eq!(Frame::decode(golden), Err(FrameError::UnknownVersion(2, "1")), "no agent sends it");
         let whole = FramePart::decode(&sealed()).unwrap();
         assert_eq!(whole.events, (42..).map(Seq).zip(events()).collect::<Vec<_>>());
     }
@@ -352,8 +357,9 @@ mod tests {
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = sealed();
         bytes[3] = 3;
-        assert_eq!(Frame::decode(&bytes), Err(FrameError::UnknownVersion(3)));
-        assert_eq!(FramePart::decode(&bytes), Err(FrameError::UnknownVersion(3)));
+        let said = [Frame::decode(&bytes).map(drop), FramePart::decode(&bytes).map(drop)];
+        let said = said.map(|result| result.unwrap_err().to_string());
+        assert_eq!(said, ["1", "1, 2"].map(|taken| format!("version: 3 is not taken here (taken: {taken})")));
         assert_eq!(Frame::decode(b"hello"), Err(FrameError::Magic));
         assert_eq!(Frame::decode(b""), Err(FrameError::Magic));
     }

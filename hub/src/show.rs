@@ -1,8 +1,8 @@
 //! `onhand-hub show`: rows of any table, as a table for people, CSV or JSON.
 
 use crate::lake::query::{Cell, Moment, Query, Rows};
-use crate::lake::{Lake, Retention, TableName};
-use anyhow::{Context, Result};
+use crate::lake::{Lake, Retention, Table as LakeTable, TableName};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use onhand_common::{ItemId, StoreId, Timestamp};
@@ -60,12 +60,15 @@ pub enum Format {
 /// Writes the rows that were asked for.
 ///
 /// # Errors
-/// If there is no such table, it cannot be read, or `out` does not take it. An `out` that nobody reads any more is none.
+/// If there is no such table or version, it cannot be read, or `out` does not take it. An `out` that nobody reads any
+/// more is none.
 pub async fn run(args: &ShowArgs, out: &mut (dyn Write + Send)) -> Result<()> {
     let written = write(args, out).await;
     let closed = |error: &anyhow::Error| {
-        let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-        io.is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+        error.chain().any(|cause| match cause.downcast_ref::<csv::Error>().map(csv::Error::kind) {
+            Some(csv::ErrorKind::Io(io)) => io.kind() == ErrorKind::BrokenPipe,
+            _ => cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe),
+        })
     };
     written.or_else(|error| if closed(&error) { Ok(()) } else { Err(error) })
 }
@@ -74,7 +77,11 @@ async fn write(args: &ShowArgs, out: &mut (dyn Write + Send)) -> Result<()> {
     let table: TableName = args.table.parse()?;
     let lake = Lake::existing(&args.lake, Retention::default())?;
     let moment = match (args.version, args.as_of) {
-        (Some(version), _) => Moment::Version(version),
+        (Some(version), _) => {
+            let newest = LakeTable::open(&lake, table).await?.version();
+            ensure!((0..=newest).contains(&version), "{table} has no version {version}: the newest is {newest}");
+            Moment::Version(version)
+        }
         (None, Some(time)) => Moment::AsOf(time),
         (None, None) => Moment::Now,
     };
@@ -116,9 +123,10 @@ async fn write_table(query: &Query, lake: &Lake, out: &mut (dyn Write + Send)) -
         })
         .await?;
     writeln!(out, "{table}")?;
+    let rows = if shown == 1 { "row" } else { "rows" };
     match total - shown {
-        0 => writeln!(out, "{total} rows")?,
-        more => writeln!(out, "{shown} rows, {more} more (--limit)")?,
+        0 => writeln!(out, "{shown} {rows}")?,
+        more => writeln!(out, "{shown} {rows}, {more} more (--limit)")?,
     }
     Ok(())
 }
@@ -201,8 +209,8 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::CommitRequest;
     use crate::lake::samples::{self, NEW_YEAR, batch, changes, gold};
-    use crate::lake::{CommitRequest, Table as LakeTable};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -266,6 +274,31 @@ mod tests {
         assert!(table.contains("current_inventory") && table.ends_with("2 rows, 1 more (--limit)\n"), "{table}");
         let table = shown(&lake, "inventory_current --store 9").await.unwrap();
         assert!(table.contains("current_inventory") && table.ends_with("0 rows\n"), "{table}");
+        let table = shown(&lake, "inventory_current --store 2").await.unwrap();
+        assert!(table.ends_with("\n1 row\n"), "{table}");
+    }
+
+    /// What `head` leaves behind.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_who_reads_is_no_error() {
+        let (_folder, lake) = filled().await;
+        for format in ["table", "csv", "json"] {
+            let words = ["show", "inventory_current", "--format", format, "--lake", lake.root()];
+            let command = Command::try_parse_from(words).unwrap();
+            run(&command.show, &mut Closed).await.unwrap();
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +321,8 @@ mod tests {
         assert!(error.contains("does not reach back"), "{error}");
         let csv = shown(&lake, "inventory_current --as-of 2199-01-01T00:00:00Z --format csv").await.unwrap();
         assert_eq!(csv.lines().count(), 4);
-        assert!(shown(&lake, "inventory_current --version 7").await.is_err());
+        let error = shown(&lake, "inventory_current --version 7").await.unwrap_err().to_string();
+        assert!(error.ends_with("has no version 7: the newest is 2"), "{error}");
         assert!(shown(&lake, "inventory_current --version 1 --as-of 2199-01-01").await.is_err());
     }
 

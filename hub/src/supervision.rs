@@ -120,6 +120,9 @@ impl Hub {
         tracing::info!(lake = self.around.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
         say_addresses(&self.config, &mqtt_address, &http_address.to_string())?;
         let count_files = self.config.count_files.clone().map(|folder| {
+            if !folder.is_dir() {
+                tracing::warn!(folder = %folder.display(), "count_files: there is no such folder (yet)");
+            }
             let log = CountFileLog::new(self.around.lake.clone());
             CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
                 .start(stop_intake.clone())
@@ -192,6 +195,15 @@ impl Hub {
             Some((kafka, _)) => Some(raw::read(kafka, offsets, Arc::clone(&pipeline)).await?),
             None => None,
         };
+        if self.config.reference.is_none()
+            && !self.came_up.load(Relaxed)
+            && self.around.reference.borrow().stores.is_empty()
+        {
+            tracing::warn!(
+                "no --reference was given and the lake holds no reference data: no change counts until there are stores \
+                 and change types"
+            );
+        }
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));

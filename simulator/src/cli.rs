@@ -138,14 +138,22 @@ mod tests {
         for line in [
             "x demo",
             "x demo --days 3 --stores 3 --items 10 --agents 2 --speed 10 --data d --http 127.0.0.1:0 --exit",
-            "x demo --dataset d",
+            "x demo --dataset d --agents 2 --speed 10",
             "x generate --out d --days 30 --stores 2 --items 1000 --seed 42",
             "x replay --dataset d --agent http://a http://b --speed max",
             "x load --hub mqtt://h:1883 --stores 5 --rate 100 --duplicates 0.1 --reorder 5% --offline 10%",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
-        for line in ["x", "x replay --dataset d", "x demo --speed 0", "x load --hub mqtt://h --offline 2"] {
+        let wrong = [
+            "x",
+            "x replay --dataset d",
+            "x demo --speed 0",
+            // Of what is there already, nothing is made.
+            "x demo --dataset d --days 5",
+            "x load --hub mqtt://h --offline 2",
+        ];
+        for line in wrong {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

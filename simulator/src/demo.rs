@@ -3,6 +3,7 @@
 use crate::agent_client::AgentClient;
 use crate::children::{self, ChildProcess, Program};
 use crate::dataset::Dataset;
+use crate::folder;
 use crate::generate::{self, Plan};
 use crate::replay::{self, Outcome, Speed};
 use crate::summary;
@@ -36,12 +37,12 @@ pub struct DemoOptions {
     #[arg(long, default_value = "max")]
     speed: Speed,
     /// A dataset in the accelerator's layout, instead of a generated one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "Plan")]
     dataset: Option<PathBuf>,
     /// Everything is kept here; what is here already is continued.
     #[arg(long, default_value = "./onhand-data")]
     data: PathBuf,
-    /// Where the hub serves its API and dashboard (default: 127.0.0.1:8080, or a free port if that is taken).
+    /// Where the hub serves its API (default: 127.0.0.1:8080, or a free port if that is taken).
     #[arg(long)]
     http: Option<SocketAddr>,
     /// Stop when everything is in gold and verified.
@@ -56,11 +57,17 @@ pub struct DemoOptions {
 pub async fn demo(options: DemoOptions) -> anyhow::Result<bool> {
     fs::create_dir_all(&options.data).with_context(|| format!("make {}", options.data.display()))?;
     let data = options.data.canonicalize()?;
+    let _lock = folder::lock(&data)?;
     let dataset_dir = match &options.dataset {
         Some(dir) => dir.canonicalize().with_context(|| format!("open the dataset folder {}", dir.display()))?,
-        None => generate_into(&options.plan, data.join("dataset")).await?,
+        None => data.join(folder::GENERATED),
     };
+    folder::check_source(&data, &dataset_dir)?;
+    if options.dataset.is_none() {
+        generate_into(&options.plan, &dataset_dir).await?;
+    }
     let dataset = read(&dataset_dir).await?;
+    folder::note_source(&data, &dataset_dir)?;
     let lake = data.join("lake");
     if lake.exists() {
         println!("{} holds a lake already: it is continued.", data.display());
@@ -91,7 +98,11 @@ async fn run(
     let addresses: Vec<PathBuf> = tree.start_agents(&deal, mqtt)?;
     let agents = tree.unless_one_dies(agents_ready(&addresses)).await?;
     spinner.finish_and_clear();
-    println!("The hub serves {hub_url}, {} agents take events for {} stores.", agents.len(), dataset.stores.len());
+    println!(
+        "The hub serves {hub_url}/v1/stores, {} agents take events for {} stores.",
+        agents.len(),
+        dataset.stores.len()
+    );
 
     let began = Instant::now();
     let bar = summary::rate_bar("rows", dataset.rows());
@@ -129,8 +140,8 @@ async fn run(
     Ok(good)
 }
 
-async fn generate_into(plan: &Plan, dir: PathBuf) -> anyhow::Result<PathBuf> {
-    let (plan, to) = (plan.clone(), dir.clone());
+async fn generate_into(plan: &Plan, dir: &Path) -> anyhow::Result<()> {
+    let (plan, to) = (plan.clone(), dir.to_owned());
     let bar = summary::rate_bar("stores", u64::from(plan.stores));
     let shown = bar.clone();
     let made = tokio::task::spawn_blocking(move || {
@@ -150,7 +161,7 @@ async fn generate_into(plan: &Plan, dir: PathBuf) -> anyhow::Result<PathBuf> {
         }
         None => bar.finish_and_clear(),
     }
-    Ok(dir)
+    Ok(())
 }
 
 async fn read(dir: &Path) -> anyhow::Result<Dataset> {

@@ -5,6 +5,7 @@ mod children;
 mod cli;
 mod dataset;
 mod demo;
+mod folder;
 mod generate;
 mod latency;
 mod load;

@@ -11,11 +11,11 @@
 
 use super::documents::{Documents, parse_either};
 use super::gate::Intake;
-use crate::committer::Refusal;
+use crate::committer::{Ready, Refusal};
+use onhand_common::Event;
 use onhand_common::accelerator::{
     FieldError, FileKind, LineError, file_kind, read_changes, read_counts, split_documents,
 };
-use onhand_common::{Event, StoreId};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -189,12 +189,15 @@ impl DropFolder {
         let mut beside = to.clone().into_os_string();
         beside.push(".reason.txt");
         let LineError { line, field, reason } = error;
-        let text = format!("line: {line}\nfield: {field}\nreason: {reason}\nNothing of this file was taken.\n");
+        // What concerns the file as a whole, or a transaction of many lines, has none.
+        let line = (*line > 0).then_some(*line);
+        let place = line.map(|line| format!("line: {line}\n")).unwrap_or_default();
+        let text = format!("{place}field: {field}\nreason: {reason}\nNothing of this file was taken.\n");
         fs::write(beside, text)?;
         fs::rename(path, to)?;
         self.observed.remove(path);
         self.intake.metrics().files_rejected.inc();
-        tracing::warn!(file = name, %error, "a file was rejected");
+        tracing::warn!(file = name, line, field, reason, "a file was rejected");
         Ok(())
     }
 
@@ -204,38 +207,39 @@ impl DropFolder {
             FileForm::Changes => {
                 check_size(path)?;
                 let transactions = read_changes(BufReader::new(File::open(path)?))?;
-                for transaction in &transactions {
-                    self.check_store(transaction.store_id, 0)?;
+                for part in transactions.iter().cloned().flat_map(split_documents) {
+                    self.admit(&Event::Transaction(part), 0)?;
                 }
                 let parts = transactions.into_iter().flat_map(split_documents);
-                self.submit(parts.map(|part| Ok(Event::Transaction(part))))
+                self.submit(parts.map(|part| Ok(self.admit(&Event::Transaction(part), 0)?)))
             }
             FileForm::Counts => {
                 // Twice through the file rather than all of it in memory: it may hold millions.
                 for (line, count) in (2_u64..).zip(read_counts(BufReader::new(File::open(path)?))) {
-                    self.check_store(count?.store_id, line)?;
+                    self.admit(&Event::Count(count?), line)?;
                 }
                 let again = read_counts(BufReader::new(File::open(path)?));
-                self.submit(again.map(|count| Ok(Event::Count(count?))))
+                self.submit(again.map(|count| Ok(self.admit(&Event::Count(count?), 0)?)))
             }
             FileForm::Json => {
                 check_size(path)?;
                 let bytes = fs::read(path)?;
                 let documents = Documents::find(&bytes).map_err(|e| on_line(1, e))?;
-                for (place, document) in (1_u64..).zip(documents.iter()) {
+                let read = |(place, document): (u64, &[u8])| -> Result<Ready, Trouble> {
                     let event = parse_either(document).map_err(|e| on_line(place, e))?;
-                    self.check_store(event.store_id(), place)?;
-                }
-                self.submit(documents.iter().map(|d| Ok(parse_either(d).map_err(|e| on_line(0, e))?)))
+                    Ok(self.admit(&event, place)?)
+                };
+                (1..).zip(documents.iter()).try_for_each(|entry| read(entry).map(drop))?;
+                self.submit((1..).zip(documents.iter()).map(read))
             }
         }
     }
 
-    fn check_store(&self, store: StoreId, line: u64) -> Result<(), LineError> {
-        self.intake.check_store(store).map_err(|e| on_line(line, e))
+    fn admit(&self, event: &Event, line: u64) -> Result<Ready, LineError> {
+        self.intake.admit(event).map_err(|e| on_line(line, e))
     }
 
-    fn submit(&self, events: impl Iterator<Item = Result<Event, Trouble>>) -> Result<(usize, usize), Trouble> {
+    fn submit(&self, events: impl Iterator<Item = Result<Ready, Trouble>>) -> Result<(usize, usize), Trouble> {
         let mut events = events.peekable();
         let (mut accepted, mut duplicates) = (0, 0);
         while events.peek().is_some() {
@@ -436,6 +440,15 @@ mod tests {
         assert!(reason("inventory_change_2.txt").contains("store 9 is not served"));
         assert!(s.names("").is_empty());
         assert_eq!(s.names("rejected").len(), 4);
+    }
+
+    #[test]
+    fn what_no_frame_can_hold_rejects_the_file() {
+        let s = Sandbox::new(1 << 30);
+        let bad = crate::outbox::test_support::with_items("bad", vec![]);
+        let trouble = Trouble::from(s.folder.admit(&bad, 7).unwrap_err());
+        let Trouble::Bad(LineError { line, reason, .. }) = trouble else { panic!("it would be tried for ever") };
+        assert!(line == 7 && reason.contains("cannot be put into a frame"), "{line}: {reason}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What every way in has in common: only events of this agent's stores pass, and everything is counted.
+//! What every way in has in common: only events of this agent's stores that a hub can read pass, and everything is counted.
 
-use crate::committer::{Committer, Refusal, Taken};
+use crate::committer::{Committer, Ready, Refusal, Taken};
 use crate::metrics::Metrics;
 use crate::status::Reporter;
 use onhand_common::accelerator::FieldError;
@@ -32,11 +32,16 @@ impl Intake {
         &self.reporter.metrics
     }
 
-    /// Lets events of stores that are served pass.
+    /// Lets an event pass if its store is served and a frame can hold it.
     ///
     /// # Errors
-    /// Names the stores that are served.
-    pub(crate) fn check_store(&self, store: StoreId) -> Result<(), FieldError> {
+    /// Names the stores that are served, or says why no frame can hold it.
+    pub(crate) fn admit(&self, event: &Event) -> Result<Ready, FieldError> {
+        self.check_store(event.store_id())?;
+        Ready::new(event)
+    }
+
+    fn check_store(&self, store: StoreId) -> Result<(), FieldError> {
         let stores = &self.reporter.stores;
         if stores.binary_search(&store).is_ok() {
             return Ok(());
@@ -53,7 +58,7 @@ impl Intake {
     ///
     /// # Errors
     /// When none of them was taken, and why.
-    pub(crate) async fn submit(&self, events: Vec<Event>) -> Result<Taken, Refusal> {
+    pub(crate) async fn submit(&self, events: Vec<Ready>) -> Result<Taken, Refusal> {
         let result = self.committer.submit(events).await;
         self.counted(result)
     }
@@ -62,7 +67,7 @@ impl Intake {
     ///
     /// # Errors
     /// When none of them was taken, and why.
-    pub(crate) fn submit_blocking(&self, events: Vec<Event>) -> Result<Taken, Refusal> {
+    pub(crate) fn submit_blocking(&self, events: Vec<Ready>) -> Result<Taken, Refusal> {
         let result = self.committer.submit_blocking(events);
         self.counted(result)
     }

@@ -5,7 +5,7 @@
 
 use super::documents::Documents;
 use super::gate::Intake;
-use crate::committer::Refusal;
+use crate::committer::{Ready, Refusal};
 use actix_web::dev::Server;
 use actix_web::http::{StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
@@ -105,7 +105,7 @@ async fn take_documents(
     };
     let mut batch = Batch::new(intake);
     for document in documents.iter() {
-        let parsed = parse(document).and_then(|event| intake.check_store(event.store_id()).map(|()| event));
+        let parsed = parse(document).and_then(|event| intake.admit(&event));
         if documents.is_one()
             && let Err(refused) = &parsed
         {
@@ -124,7 +124,7 @@ async fn take_count_file(intake: &Intake, body: &[u8]) -> HttpResponse {
     // Blank lines before the header say nothing.
     for row in read_counts(body.trim_ascii_start()) {
         let entry = match row {
-            Ok(count) => intake.check_store(count.store_id).map(|()| Event::Count(count)).map_err(|e| (e, None)),
+            Ok(count) => intake.admit(&Event::Count(count)).map_err(|e| (e, None)),
             Err(LineError { line, field, reason }) => Err((FieldError { field, reason }, Some(line))),
         };
         match entry {
@@ -156,7 +156,7 @@ struct RefusedEntry {
 struct Batch<'a> {
     intake: &'a Intake,
     next_index: usize,
-    pending: Vec<Event>,
+    pending: Vec<Ready>,
     accepted: usize,
     duplicates: usize,
     refused: Vec<RefusedEntry>,
@@ -169,7 +169,7 @@ impl<'a> Batch<'a> {
         Self { intake, next_index: 0, pending, accepted: 0, duplicates: 0, refused, refused_count: 0 }
     }
 
-    async fn add(&mut self, entry: Result<Event, (FieldError, Option<u64>)>) -> Result<(), Refusal> {
+    async fn add(&mut self, entry: Result<Ready, (FieldError, Option<u64>)>) -> Result<(), Refusal> {
         let index = self.next_index;
         self.next_index += 1;
         match entry {
@@ -224,8 +224,6 @@ impl<'a> Batch<'a> {
         let status = match refusal {
             Refusal::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::Storage(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            // It would be the same another time.
-            Refusal::Unreadable(_) => return HttpResponse::InternalServerError().json(answer),
         };
         HttpResponse::build(status).insert_header((header::RETRY_AFTER, "5")).json(answer)
     }

@@ -15,6 +15,7 @@ use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ pub(super) struct Store {
     /// Writes and flushes that still succeed, as with a disk that is about to break.
     #[cfg(test)]
     pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    /// Whether only one of them fails, as with a kernel that has dropped what it could not write.
+    #[cfg(test)]
+    pub(super) heals: std::sync::atomic::AtomicBool,
 }
 
 impl Store {
@@ -55,6 +59,8 @@ impl Store {
             file,
             #[cfg(test)]
             writes_left: std::sync::Arc::new(u64::MAX.into()),
+            #[cfg(test)]
+            heals: false.into(),
         };
         store.sync()?;
         // The names of the files, too.
@@ -70,7 +76,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reads what the numbering needs to go on; tidies up after a crash.
+    /// Reads what the numbering needs to go on; finishes removals and tidies up after a crash.
     pub(super) fn load(&self) -> Result<State, OutboxError> {
         let mut epochs: BTreeMap<Epoch, Progress> = BTreeMap::new();
         let mut pruned = Epoch(0);
@@ -86,41 +92,41 @@ impl Store {
         }
         let mut backlog = Backlog::default();
         let mut firsts: BTreeMap<Epoch, Seq> = BTreeMap::new();
+        // Behind the frame before: as a rule where the next one begins, so that only holes are searched.
+        let mut behind = [0; 16];
         for entry in &self.index {
             let entry = entry?;
             let info = read_info(&entry)?;
+            let progress = epochs.entry(info.key.epoch).or_default();
+            progress.written = progress.written.max(info.last_seq());
+            if info.last_seq() <= progress.told {
+                // The hub's word was written down, the removal was interrupted: the same word will not remove it again.
+                self.remove(&info)?;
+                continue;
+            }
             if info.inline.is_some() {
                 // Going through them is one access for a whole page of bodies: see LOOKS.
                 self.index.contains_key(&entry.0)?;
             }
+            let begin = key_bytes(info.key);
+            if behind < begin {
+                self.remove_orphans(behind..begin)?;
+            }
+            behind = key_bytes(FrameKey { first_seq: info.last_seq().next(), ..info.key });
             backlog.add(&info);
             firsts.entry(info.key.epoch).or_insert(info.key.first_seq);
-            let progress = epochs.entry(info.key.epoch).or_default();
-            progress.written = progress.written.max(info.last_seq());
         }
         for (epoch, progress) in &mut epochs {
             progress.settle(progress.written, firsts.get(epoch).copied());
         }
-        self.remove_orphans(&epochs, &firsts)?;
+        self.remove_orphans(behind..)?;
         Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
     }
 
-    /// Bodies without index entry: a crash came between the two, when writing (behind the last) or removing (before the
-    /// first of the epoch).
-    fn remove_orphans(
-        &self,
-        epochs: &BTreeMap<Epoch, Progress>,
-        firsts: &BTreeMap<Epoch, Seq>,
-    ) -> Result<(), OutboxError> {
-        for (&epoch, progress) in epochs {
-            let whole = epoch_range(epoch);
-            let behind = key_bytes(FrameKey { epoch, first_seq: progress.written.next() }).to_vec();
-            let before = firsts
-                .get(&epoch)
-                .map_or_else(|| whole.end.clone(), |&s| key_bytes(FrameKey { epoch, first_seq: s }).to_vec());
-            for orphan in self.bodies.range(whole.start..before).chain(self.bodies.range(behind..whole.end)) {
-                self.bodies.remove(orphan?.0)?;
-            }
+    /// Removes the bodies at places where the index has no frame: a crash came between the two, when writing or removing.
+    fn remove_orphans(&self, places: impl RangeBounds<[u8; 16]>) -> Result<(), OutboxError> {
+        for orphan in self.bodies.range(places) {
+            self.bodies.remove(orphan?.0)?;
         }
         Ok(())
     }
@@ -249,7 +255,12 @@ impl Store {
     fn before_write(&self) -> Result<(), OutboxError> {
         use std::sync::atomic::Ordering::SeqCst;
         let left = self.writes_left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| OutboxError::Io(std::io::Error::other("the disk is broken")))
+        left.map(drop).map_err(|_| {
+            if self.heals.load(SeqCst) {
+                self.writes_left.store(u64::MAX, SeqCst);
+            }
+            OutboxError::Io(std::io::Error::other("the disk is broken"))
+        })
     }
 }
 

@@ -15,6 +15,14 @@ pub(crate) fn transaction(id: &str, item: i64) -> Event {
     Event::Transaction(Transaction::new(TransId::new(id).unwrap(), one, at, 1_i64.try_into().unwrap(), [line]).unwrap())
 }
 
+/// The same sale with other lines: with none, or with very many, no frame can hold it.
+pub(crate) fn with_items(id: &str, items: Vec<Line>) -> Event {
+    match transaction(id, 1) {
+        Event::Transaction(t) => Event::Transaction(Transaction { items, ..t }),
+        count @ Event::Count(_) => count,
+    }
+}
+
 /// A count in store 1.
 pub(crate) fn count(item: i64, quantity: i32) -> Event {
     Event::Count(Count {

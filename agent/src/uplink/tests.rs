@@ -259,6 +259,20 @@ async fn a_disk_that_was_set_back_is_said_and_its_events_go_in_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_id_another_one_uses_says_so() {
+    let s = Sandbox::start(1).await;
+    let mut hub = HubSide::accept(&s.listener).await;
+    // A DISCONNECT with this reason and no properties; what this library writes, it cannot read itself.
+    hub.socket.write_all(&[0xE0, 2, DisconnectReasonCode::SessionTakenOver as u8, 0]).await.unwrap();
+    while s.metrics.connected.load(Ordering::Relaxed) || s.metrics.connection_error.lock().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(s.metrics.connection_error.lock().as_deref(), Some("another agent uses the id a-1"));
+    s.stop.send(true).unwrap();
+    s.running.await.unwrap();
+}
+
+#[tokio::test]
 async fn it_stops_at_once_while_the_hub_is_away() {
     let s = Sandbox::start(1).await;
     drop(s.listener);

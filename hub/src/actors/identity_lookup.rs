@@ -1,7 +1,7 @@
 //! The way from a store to the identities that silver holds.
 //!
-//! Most days need no look: silver had no rows of that store and day when this process started, and what came since is in
-//! the store's memory. Only a day from before the start, or one that was forgotten for want of memory, is read.
+//! A day of which silver had no rows, of any store, when the hub started needs no look: what came since is in the store's
+//! memory. Read is a day that silver had rows of, and one that the store has forgotten for want of memory.
 
 use super::seen::Identity;
 use parking_lot::Mutex;

@@ -97,7 +97,6 @@ pub struct StoreActor {
     counts: Vec<CountRow>,
     gold_dirty: bool,
     latest_dirty: bool,
-    durable_cut: u64,
     newest: i64,
 }
 
@@ -125,7 +124,6 @@ impl StoreActor {
             changes: Vec::new(),
             counts: Vec::new(),
             latest_dirty: behind,
-            durable_cut: 0,
         }
     }
 
@@ -307,9 +305,8 @@ impl StoreActor {
             return;
         }
         for kind in [Kind::Lines, Kind::Counts] {
-            let durable_cut = self.durable_cut;
             let cap = (self.seen(kind).len() / 2).max(IDENTITIES_KEPT);
-            for day in self.seen(kind).shrink(cap, durable_cut) {
+            for day in self.seen(kind).shrink(cap) {
                 self.shared.lookup.forgotten(kind, self.store_id, day);
             }
         }
@@ -478,9 +475,8 @@ impl Handler<Cut> for StoreActor {
     type Result = MessageResult<Cut>;
 
     fn handle(&mut self, message: Cut, _: &mut Self::Context) -> Self::Result {
-        self.durable_cut = message.durable;
         for kind in [Kind::Lines, Kind::Counts] {
-            self.seen(kind).cut(message.number);
+            self.seen(kind).cut(message.number, message.durable);
         }
         self.shrink_identities();
         let mut cut = StoreCut::new(self.store_id, std::mem::take(&mut self.changes), std::mem::take(&mut self.counts));

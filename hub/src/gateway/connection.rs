@@ -15,6 +15,7 @@ use super::outgoing::{Outgoing, WriteEnd};
 use super::stats::{GatewayStats, Gauge, count};
 use super::worker::{self, Job, Queued};
 use bytes::BytesMut;
+use onhand_common::StoreId;
 use onhand_common::topics::{self, Topic};
 use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode;
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ pub(super) struct Session {
     in_flight_bytes: AtomicUsize,
     released: Notify,
     denial_was_logged: AtomicBool,
+    foreign_stores_were_logged: AtomicBool,
 }
 
 impl Session {
@@ -55,6 +57,17 @@ impl Session {
         self.in_flight.fetch_sub(1, Relaxed);
         self.in_flight_bytes.fetch_sub(size, Relaxed);
         self.released.notify_one();
+    }
+
+    /// The agent serves these stores, as it says.
+    pub(super) fn note_stores(&self, stores: &[StoreId]) {
+        let foreign: Vec<i32> = stores.iter().filter(|s| !self.grant.allows(**s)).map(|s| s.get()).collect();
+        if !foreign.is_empty() && !self.foreign_stores_were_logged.swap(true, Relaxed) {
+            tracing::warn!(
+                agent = %self.grant.agent, stores = ?foreign,
+                "the agent serves stores that the agents file does not grant it: their events go into quarantine"
+            );
+        }
     }
 }
 
@@ -152,7 +165,7 @@ async fn serve_over(
     slot: OwnedSemaphorePermit,
 ) {
     let shutdown = context.shutdown.clone();
-    match shutdown.run_until_cancelled(timeout_at(deadline, admit(&mut io, &context))).await {
+    match shutdown.run_until_cancelled(timeout_at(deadline, admit(&mut io, peer, &context))).await {
         Some(Ok(Ok(admitted))) => run(io, peer, admitted, context, slot).await,
         Some(Ok(Err(NotAdmitted::Answered))) => {
             tracing::debug!(%peer, "client was refused");
@@ -185,11 +198,18 @@ async fn run(
         in_flight_bytes: AtomicUsize::new(0),
         released: Notify::new(),
         denial_was_logged: AtomicBool::new(false),
+        foreign_stores_were_logged: AtomicBool::new(false),
     });
     let gauge = Gauge::new(&context.stats.connections);
     let (registration, taken_over, took_over) = context.sessions.enter(&agent, &session.client_id, &context.sink);
     if took_over {
         count(&context.stats.takeovers);
+        if context.takeovers_said.may_say(agent.as_str(), Instant::now().into_std()) {
+            tracing::warn!(
+                %peer, %agent, client = ?session.client_id,
+                "took an open session over: its connection was lost, or two agents use one id (logged once a minute)"
+            );
+        }
     }
     tracing::debug!(%peer, %agent, client = ?session.client_id, ?version, "connected");
 

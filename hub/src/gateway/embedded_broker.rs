@@ -9,6 +9,7 @@ use super::agents_file::Agents;
 use super::connection::serve;
 use super::interface::FrameSink;
 use super::limits::Limits;
+use super::rarely::Rarely;
 use super::sessions::Sessions;
 use super::stats::{GatewayStats, count};
 use std::io;
@@ -63,6 +64,10 @@ pub(super) struct Context {
     /// Bytes that all connections together may have in flight.
     pub(super) budget: Arc<Semaphore>,
     pub(super) shutdown: CancellationToken,
+    /// Agents whose take-over was logged lately.
+    pub(super) takeovers_said: Rarely,
+    /// Names that were refused and logged lately.
+    pub(super) refusals_said: Rarely,
 }
 
 impl EmbeddedBroker {
@@ -95,6 +100,8 @@ impl EmbeddedBroker {
             sessions: Arc::default(),
             budget: Arc::new(Semaphore::new(limits.total_bytes)),
             shutdown: shutdown.clone(),
+            takeovers_said: Rarely::default(),
+            refusals_said: Rarely::default(),
             limits,
         });
         tracing::info!(%address, tls = context.tls.is_some(), "MQTT endpoint accepts clients");

@@ -6,6 +6,8 @@ use super::embedded_broker::Context;
 use super::limits::{MAX_CONNECT, MAX_PACKET};
 use super::stats::count;
 use bytes::BytesMut;
+use std::net::SocketAddr;
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest client id, in bytes.
@@ -34,6 +36,7 @@ pub(super) enum NotAdmitted {
 /// Reads a CONNECT and decides on it. The caller limits the time.
 pub(super) async fn admit(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    peer: SocketAddr,
     context: &Context,
 ) -> Result<Admitted, NotAdmitted> {
     let mut buffer = BytesMut::new();
@@ -69,6 +72,7 @@ pub(super) async fn admit(
         Err(refusal) => {
             if refusal != Refusal::ClientId {
                 count(&context.stats.refused_credentials);
+                say_refused(&connect, peer, context);
             }
             return Err(refuse(io, version, refusal).await);
         }
@@ -99,6 +103,14 @@ async fn identify(connect: &Connect, context: &Context) -> Result<AgentGrant, Re
     };
     let refusal = if open { Refusal::ClientId } else { Refusal::Credentials };
     context.agents.verify(user, &connect.password).await.ok_or(refusal)
+}
+
+fn say_refused(connect: &Connect, peer: SocketAddr, context: &Context) {
+    let claimed = connect.user.as_ref().unwrap_or(&connect.client_id);
+    let claimed: String = claimed.chars().take(MAX_CLIENT_ID).collect();
+    if context.refusals_said.may_say(&claimed, Instant::now()) {
+        tracing::warn!(%peer, ?claimed, "credentials were refused (of each name, this is logged once a minute)");
+    }
 }
 
 async fn refuse(io: &mut (impl AsyncWrite + Unpin), version: Version, refusal: Refusal) -> NotAdmitted {

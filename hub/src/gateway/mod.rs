@@ -24,6 +24,7 @@ mod limits;
 mod mqtt;
 mod outgoing;
 pub mod progress;
+mod rarely;
 mod sessions;
 mod stats;
 mod worker;

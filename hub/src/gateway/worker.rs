@@ -77,6 +77,7 @@ async fn hand_over(job: Job, session: &Session, context: &Context) {
         Job::Status(payload) => match serde_json::from_slice::<AgentStatus>(&payload) {
             Ok(status) => {
                 count(&stats.statuses);
+                session.note_stores(&status.stores);
                 sink.status(&session.grant.agent, Some(status).filter(|status| status.online));
             }
             Err(e) => {

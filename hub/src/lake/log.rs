@@ -45,6 +45,9 @@ pub struct LiveFile {
     pub store_id: Option<(i32, i32)>,
     /// The version that brought its rows first.
     pub added_version: i64,
+    /// Whether the log says so. It does of each file that a hub wrote; of another program's, `added_version` is the newest
+    /// that it can be.
+    pub since_known: bool,
     /// When it was written, milliseconds since 1970.
     pub modified: i64,
 }
@@ -320,9 +323,10 @@ impl Table {
 
     /// Takes over what a version changed.
     pub(crate) fn apply(&mut self, version: i64, actions: &[Action]) -> Result<()> {
+        let mut removed = None;
         for action in actions {
             match action {
-                Action::Remove(remove) => self.remove_file(remove),
+                Action::Remove(remove) => removed = removed.max(self.remove_file(remove)),
                 Action::Txn(txn) => {
                     self.transactions.insert(txn.app_id.clone(), Some(txn.version));
                 }
@@ -334,10 +338,13 @@ impl Table {
                 _ => {}
             }
         }
+        // Another program's compaction brings rows that were there before.
+        let compacted = !actions.iter().any(|action| matches!(action, Action::Add(add) if add.data_change));
+        let since = removed.filter(|_| compacted).unwrap_or(version);
         // After the removes: an action for one path in both lists does not occur, whichever order they have.
         for action in actions {
             if let Action::Add(add) = action {
-                let file = LiveFile::from_add(self.name, add, version)?;
+                let file = LiveFile::from_add(self.name, add, since)?;
                 self.files.insert((file.partition, Arc::clone(&file.path)), file);
             }
         }
@@ -345,16 +352,17 @@ impl Table {
         Ok(())
     }
 
-    fn remove_file(&mut self, remove: &Remove) {
+    /// Returns the version that brought its rows, if it was there.
+    fn remove_file(&mut self, remove: &Remove) -> Option<i64> {
         let path: Arc<str> = remove.path.as_str().into();
         let partition = remove.partition_values.as_ref().map(|values| partition_of(self.name, values));
         let removed = match partition {
             Some(Ok(partition)) => self.files.remove(&(partition, Arc::clone(&path))),
             _ => None,
         };
-        if removed.is_none() {
-            self.files.retain(|(_, p), _| *p != path);
-        }
+        let removed =
+            removed.or_else(|| self.files.extract_if(.., |(_, p), _| *p == path).last().map(|(_, file)| file));
+        removed.map(|file| file.added_version)
     }
 
     /// The store whose root is the table's folder.
@@ -370,9 +378,9 @@ impl std::fmt::Debug for Table {
 }
 
 impl LiveFile {
-    /// Understands an Add action. `version` is the one that it was found in.
+    /// Understands an Add action. `version` is the newest that can have brought its rows, unless it says which one did.
     pub(crate) fn from_add(table: TableName, add: &Add, version: i64) -> Result<Self> {
-        let since = add.tags.as_ref().and_then(|tags| tags.get(SINCE_TAG)?.as_ref()?.parse().ok());
+        let since = since_of(add);
         let statistics: Value = add.stats.as_deref().and_then(|s| serde_json::from_str(s).ok()).unwrap_or(Value::Null);
         let bound = |which: &str, column: &str| statistics.get(which)?.get(column);
         let time = |which| Some(Timestamp::parse(bound(which, "date_time")?.as_str()?).ok()?.micros());
@@ -386,6 +394,7 @@ impl LiveFile {
             date_time: time("minValues").zip(time("maxValues").map(|t| t - t.rem_euclid(1000) + 999)),
             store_id: store("minValues").zip(store("maxValues")),
             added_version: since.unwrap_or(version),
+            since_known: since.is_some(),
             modified: add.modification_time,
         })
     }
@@ -422,6 +431,11 @@ impl LiveFile {
             _ => Some(value.to_string()),
         }
     }
+}
+
+/// The version that brought an Add action's rows first, if the action says so: then a hub wrote it.
+pub(crate) fn since_of(add: &Add) -> Option<i64> {
+    add.tags.as_ref()?.get(SINCE_TAG)?.as_ref()?.parse().ok()
 }
 
 fn partition_type(table: TableName) -> Option<ColumnType> {

@@ -14,7 +14,7 @@ use super::storage::{Lake, Retention};
 use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
-use crate::actors::{LatestCount, NEVER, count_identity, line_identity};
+use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity};
 use crate::ownership::{EMBEDDED, Ownership};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
@@ -36,7 +36,7 @@ const COUNTS_HELD: usize = 50_000;
 ///
 /// # Errors
 /// If the lake cannot be read or written; what was committed before stays, and the command can be run again. A row of bronze
-/// that cannot be read is found before anything is changed.
+/// that cannot be read is found before any row is changed.
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
@@ -82,7 +82,7 @@ async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAd
             for row in 0..batch.num_rows() {
                 rows.take(values.value(row)).with_context(|| {
                     let received = chrono::DateTime::from_timestamp_micros(received[row]).unwrap_or_default();
-                    format!("read the row of bronze that was received at {received:?}; nothing was changed")
+                    format!("read the row of bronze that was received at {received:?}; no row was changed")
                 })?;
             }
         }
@@ -109,7 +109,8 @@ async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAd
 struct SilverRows {
     changes: Vec<ChangeRow>,
     counts: Vec<CountRow>,
-    seen: HashSet<(i32, i32, u128)>,
+    /// By store and whether it is a count; not by day, as in the hub that runs.
+    seen: HashSet<(i32, bool, Identity)>,
 }
 
 impl SilverRows {
@@ -118,10 +119,10 @@ impl SilverRows {
         for (seq, event) in events {
             match event {
                 Event::Transaction(t) => {
-                    let (store_id, day) = (t.store_id.get(), t.date_time.day());
+                    let store_id = t.store_id.get();
                     let trans_id: Arc<str> = t.trans_id.as_str().into();
                     for line in &t.items {
-                        if self.seen.insert((store_id, day, line_identity(&trans_id, line.item_id.get()))) {
+                        if self.seen.insert((store_id, false, line_identity(&trans_id, line.item_id.get()))) {
                             self.changes.push(ChangeRow {
                                 trans_id: trans_id.clone(),
                                 store_id,
@@ -137,8 +138,7 @@ impl SilverRows {
                 }
                 Event::Count(c) => {
                     let (item_id, at) = (c.item_id.get(), c.date_time.micros());
-                    // -1 keeps counts and lines apart: no day is before 1970.
-                    if self.seen.insert((c.store_id.get(), -1, count_identity(item_id, at, c.quantity))) {
+                    if self.seen.insert((c.store_id.get(), true, count_identity(item_id, at, c.quantity))) {
                         self.counts.push(CountRow {
                             item_id,
                             employee_id: c.employee_id.get(),
@@ -355,6 +355,22 @@ mod tests {
         assert!(format!("{error:#}").contains("version: 63 is not known"), "{error:#}");
         assert_eq!((rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await), (1, 2));
         assert_eq!(rows(TableName::InventoryCurrent).await, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_transaction_under_two_days_comes_back_once() {
+        let (_folder, lake) = lake();
+        let sale = |day: &str| {
+            let at = format!("\"date_time\":\"2021-01-{day}T00:00:01.000Z\"");
+            let items = "\"items\":[{\"item_id\":10,\"quantity\":-2}]";
+            format!("{{\"trans_id\":\"t\",\"store_id\":1,{at},\"change_type_id\":1,{items}}}").into_bytes()
+        };
+        receive(&lake, vec![(sale("01"), NEW_YEAR), (sale("02"), NEW_YEAR)]).await;
+        run(lake.root(), true).await.unwrap();
+        let mut dates = Vec::new();
+        let changes = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        changes.visit_changes(changes.files_since(-1), |row| dates.push(row.date_time)).await.unwrap();
+        assert_eq!(dates, [NEW_YEAR + 1_000_000], "the first document wins");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 //! silver rows that came after those versions are applied on top. Cost follows the number of items and what came after the
 //! last gold commit, not the length of history.
 
-use super::log::{LiveFile, REFLECTS_KEY, Table};
+use super::log::{LiveFile, REFLECTS_KEY, Table, since_of};
 use super::marks::{Reflected, Versions};
 use super::read::{ints, longs, micros};
 use super::tables_open::Tables;
@@ -13,11 +13,12 @@ use crate::actors::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use crate::gateway::{Position, Progress};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::reference::Applicability;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use deltalake::arrow::array::{Array, TimestampMicrosecondArray};
+use deltalake::kernel::Action;
 use futures::TryStreamExt;
 use onhand_common::{AgentId, ReferenceData};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Items by store and item.
 pub type States = BTreeMap<i32, hashbrown::HashMap<i32, ItemState>>;
@@ -110,6 +111,50 @@ impl Mark {
         let of_ours = |file: &&LiveFile| file.partition.is_none_or(|store_id| (self.stores)(store_id as i32));
         table.live_files().filter(of_ours).cloned().collect()
     }
+
+    /// The live files with rows that gold does not reflect.
+    async fn files_beyond(&self, table: &Table) -> Result<Vec<LiveFile>> {
+        let files = table.files_since(self.version(table));
+        if files.iter().all(|file| file.since_known) {
+            return Ok(files);
+        }
+        // Another program's files do not say how old their rows are; the log's entries since the mark do.
+        self.files_beyond_by_entries(table).await.with_context(|| {
+            format!("{} was rewritten by another program; run `onhand-hub rebuild` to make gold anew", table.name())
+        })
+    }
+
+    async fn files_beyond_by_entries(&self, table: &Table) -> Result<Vec<LiveFile>> {
+        let mark = self.version(table);
+        let Some(mut then) = self.table_at(table).await? else { return Ok(table.files_since(mark)) };
+        for version in mark + 1..=table.version() {
+            let actions = then.read_entry(version).await?;
+            let actions = actions.with_context(|| format!("log entry {version} is no longer there"))?;
+            check_traceable(&then, mark, &actions).with_context(|| format!("log entry {version}"))?;
+            then.apply(version, &actions)?;
+        }
+        Ok(then.files_since(mark))
+    }
+}
+
+/// Another program's files in the place of others have to be all old or all new: gold reflects whole files.
+fn check_traceable(table: &Table, mark: i64, actions: &[Action]) -> Result<()> {
+    let adds = || actions.iter().filter_map(|action| if let Action::Add(add) = action { Some(add) } else { None });
+    let removed: HashSet<&str> = actions
+        .iter()
+        .filter_map(|action| if let Action::Remove(remove) = action { Some(remove.path.as_str()) } else { None })
+        .collect();
+    if removed.is_empty() || adds().all(|add| since_of(add).is_some()) {
+        return Ok(());
+    }
+    ensure!(adds().all(|add| !add.data_change), "it changes rows");
+    let mut replaced = table.live_files().filter(|file| removed.contains(&*file.path));
+    let reflected = replaced.next().is_some_and(|file| file.added_version <= mark);
+    ensure!(
+        replaced.all(|file| (file.added_version <= mark) == reflected),
+        "it joins rows that gold reflects with rows that it does not"
+    );
+    Ok(())
 }
 
 /// Reads everything that a pipeline starts from.
@@ -191,7 +236,7 @@ async fn read_states(tables: &Tables, mark: &Mark, states: &mut States) -> Resul
 /// Counts first, changes after: which changes count depends on the latest count alone, not on the order of arrival.
 async fn replay(tables: &Tables, mark: &Mark, applicability: &Applicability, states: &mut States) -> Result<Vec<i32>> {
     let mut touched: HashMap<i32, ()> = HashMap::new();
-    let counts = tables.counts.files_since(mark.version(&tables.counts));
+    let counts = mark.files_beyond(&tables.counts).await?;
     let columns = ["store_id", "item_id", "employee_id", "date_time", "quantity"];
     let mut batches = std::pin::pin!(tables.counts.read(counts, &columns));
     while let Some(batch) = batches.try_next().await? {
@@ -206,7 +251,7 @@ async fn replay(tables: &Tables, mark: &Mark, applicability: &Applicability, sta
             touched.insert(stores[row], ());
         }
     }
-    let changes = tables.changes.files_since(mark.version(&tables.changes));
+    let changes = mark.files_beyond(&tables.changes).await?;
     tables
         .changes
         .visit_changes(changes, |row| {
@@ -232,5 +277,95 @@ async fn reference_at(tables: &Tables, mark: &Mark) -> Result<Applicability> {
             Ok(Applicability::new(&reference::read(&stores, &tables.items, &change_types).await?))
         }
         _ => Ok(Applicability::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::{Change, NEW_YEAR, changes, counts, lake};
+    use crate::lake::tables::TableName;
+    use crate::lake::{CommitRequest, Lake, rebuild};
+    use deltalake::logstore::CommitOrBytes;
+    use onhand_common::Store;
+
+    /// A count of an item, and reference data by which changes of type 1 apply.
+    async fn begin(lake: &Lake) {
+        let mut tables = Tables::open(lake).await.unwrap();
+        let stores = [Store { store_id: 1_i64.try_into().unwrap(), name: "a".to_owned() }];
+        tables.stores.commit(reference::replace_stores(&tables.stores, &stores).await.unwrap()).await.unwrap();
+        let types = [(1_i64.try_into().unwrap(), "sale".to_owned())];
+        let types = reference::replace_change_types(&tables.change_types, &types).await.unwrap();
+        tables.change_types.commit(types).await.unwrap();
+        let adds = tables.counts.write([counts(&[(1, 10, NEW_YEAR, 20)])]).await.unwrap();
+        tables.counts.commit(CommitRequest::append(adds)).await.unwrap();
+    }
+
+    async fn sell(lake: &Lake, trans_id: &str, quantity: i32) {
+        let mut table = Table::open_or_create(lake, TableName::InventoryChange).await.unwrap();
+        let adds = table.write([changes(&[(trans_id, 1, NEW_YEAR + 1, 1, 10, -quantity)])]).await.unwrap();
+        table.commit(CommitRequest::append(adds)).await.unwrap();
+    }
+
+    /// Makes one file of all, as another program does that knows nothing of tags.
+    async fn compact_as_another(lake: &Lake, rows: &[Change<'_>]) {
+        let table = Table::open(lake, TableName::InventoryChange).await.unwrap();
+        let remove = |file: &LiveFile| Action::Remove(file.to_remove(table.name(), 0, false));
+        let mut actions: Vec<Action> = table.live_files().map(remove).collect();
+        for mut pending in table.write([changes(rows)]).await.unwrap() {
+            pending.add.data_change = false;
+            actions.push(Action::Add(pending.add));
+        }
+        let lines: Vec<String> = actions.iter().map(|action| serde_json::to_string(action).unwrap()).collect();
+        let entry = CommitOrBytes::LogBytes(lines.join("\n").into());
+        let version = u64::try_from(table.version() + 1).unwrap();
+        table.log.write_commit_entry(version, entry, uuid::Uuid::new_v4()).await.unwrap();
+    }
+
+    async fn sold(lake: &Lake) -> Result<i64> {
+        let mut tables = Tables::open(lake).await.unwrap();
+        tables.take_over().await.unwrap();
+        let recovered = recover(&mut tables).await?;
+        Ok(-recovered.states[&1][&10].change_quantity().expect("no recount is due"))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rows_that_another_program_compacted_are_not_replayed_onto_gold_that_has_them() {
+        let (_folder, lake) = lake();
+        begin(&lake).await;
+        let row = |id: &'static str, quantity: i32| (id, 1, NEW_YEAR + 1, 1, 10, -quantity);
+        sell(&lake, "a", 1).await;
+        sell(&lake, "b", 2).await;
+        rebuild::run(lake.root(), false).await.unwrap();
+        compact_as_another(&lake, &[row("a", 1), row("b", 2)]).await;
+        assert_eq!(sold(&lake).await.unwrap(), 3);
+        sell(&lake, "c", 4).await;
+        assert_eq!(sold(&lake).await.unwrap(), 7, "what came after gold, and only that");
+
+        // Old rows and new ones in one file.
+        compact_as_another(&lake, &[row("a", 1), row("b", 2), row("c", 4)]).await;
+        let error = sold(&lake).await.unwrap_err();
+        assert!(format!("{error:#}").contains("run `onhand-hub rebuild`"), "{error:#}");
+        rebuild::run(lake.root(), false).await.unwrap();
+        assert_eq!(sold(&lake).await.unwrap(), 7);
+        sell(&lake, "d", 8).await;
+        assert_eq!(sold(&lake).await.unwrap(), 15);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn new_rows_that_another_program_compacted_are_replayed() {
+        let (_folder, lake) = lake();
+        begin(&lake).await;
+        rebuild::run(lake.root(), false).await.unwrap();
+        sell(&lake, "a", 1).await;
+        sell(&lake, "b", 2).await;
+        let newest = Table::open(&lake, TableName::InventoryChange).await.unwrap().version();
+        compact_as_another(&lake, &[("a", 1, NEW_YEAR + 1, 1, 10, -1), ("b", 1, NEW_YEAR + 1, 1, 10, -2)]).await;
+        assert_eq!(sold(&lake).await.unwrap(), 3);
+        // A handle that meets the entry knows as much.
+        let mut stale = Table::open_at(&lake, TableName::InventoryChange, newest - 2).await.unwrap();
+        stale.commit(CommitRequest::append(Vec::new())).await.unwrap();
+        let ages: Vec<(i64, bool)> = stale.live_files().map(|f| (f.added_version, f.since_known)).collect();
+        assert_eq!(ages, [(newest, false)]);
     }
 }

@@ -419,6 +419,7 @@ mod tests {
             date_time: None,
             store_id: None,
             added_version: n,
+            since_known: true,
             modified: 0,
         };
         let mut files: Vec<LiveFile> = (0..10).rev().map(|n| file(n, 1, 1_000)).collect();

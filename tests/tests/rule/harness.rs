@@ -68,11 +68,15 @@ struct Life {
 impl Harness {
     /// A hub over an empty lake, with `agents` agents, and at most `live_items` live items.
     pub async fn start(agents: usize, live_items: usize, reference: Reference) -> Self {
+        Self::start_within(ActorLimits { live_items, ..ActorLimits::default() }, agents, reference).await
+    }
+
+    /// The same, within other limits.
+    pub async fn start_within(limits: ActorLimits, agents: usize, reference: Reference) -> Self {
         let folder = tempfile::tempdir().expect("make a temporary folder");
         let root = folder.path().join("lake");
         let lake = Lake::open(root.to_str().expect("a path of plain characters"), Retention::default())
             .expect("open the lake");
-        let limits = ActorLimits { live_items, ..ActorLimits::default() };
         let outbox =
             |number| Outbox { agent: AgentId::new(&format!("agent-{number}")).expect("an id"), events: Vec::new() };
         let outboxes = (0..agents).map(outbox).collect();
@@ -138,6 +142,12 @@ impl Harness {
             .await
             .expect("silver is committed")
             .expect("the hub lives");
+    }
+
+    /// Identities that the stores remember.
+    pub fn identities(&self) -> usize {
+        let life = self.life.as_ref().expect("the hub lives");
+        life.pipeline.directory.shared().identities.load(Relaxed)
     }
 
     /// Waits until everything that was taken is in gold.

@@ -56,7 +56,7 @@ fn a_drop_folders_files_are_taken_whole_or_rejected_with_a_reason() {
         let beside = rejected.iter().find(|other| other.starts_with(name) && *other != name);
         let beside = beside.unwrap_or_else(|| panic!("no reason beside {name}: {rejected:?}"));
         let reason = std::fs::read_to_string(drop.join("rejected").join(beside)).unwrap();
-        assert!(!reason.trim().is_empty(), "{name}");
+        assert!(reason.contains("reason: ") && !reason.contains("line: 0"), "{name}: {reason}");
     }
     let mut till = Till::new(1, 11);
     till.ledger.transaction(&json!({"trans_id": "d-1", "store_id": 1, "items": [{"item_id": 10, "quantity": -3}, {"item_id": 11, "quantity": -4}]}));

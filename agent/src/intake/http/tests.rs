@@ -1,6 +1,7 @@
 use super::*;
 use crate::intake::gate::BODIES_KIB;
 use crate::intake::gate::test_support::intake;
+use crate::outbox::test_support::{transaction, with_items};
 use actix_web::body::to_bytes;
 use actix_web::test::{TestRequest, call_service, init_service};
 use serde_json::Value;
@@ -71,6 +72,26 @@ async fn refused_entries_are_named_and_the_others_taken() {
     assert_eq!(named, [(json!(1), json!("document")), (json!(2), json!("store_id"))]);
     assert!(refused[1]["reason"].as_str().unwrap().contains("it serves 1, 2"));
     assert_eq!(intake.metrics().refused.get(), 2);
+}
+
+#[actix_web::test]
+async fn an_entry_that_no_frame_can_hold_is_refused_and_the_others_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let intake = intake(dir.path(), 1 << 30);
+    let parse = |document: &[u8]| {
+        let id = std::str::from_utf8(document).unwrap();
+        Ok(if id == "2" { with_items(id, vec![]) } else { transaction(id, 1) })
+    };
+    for (body, status, accepted) in [(&b"[1, 2, 3]"[..], 200, 2), (b"2", 400, 0)] {
+        let answer = take_documents(&intake, body, parse).await;
+        assert_eq!(answer.status().as_u16(), status);
+        let body: Value = serde_json::from_slice(&to_bytes(answer.into_body()).await.unwrap()).unwrap();
+        let refused = body["refused"].as_array().unwrap();
+        assert_eq!((&body["accepted"], refused.len()), (&json!(accepted), 1));
+        assert_eq!(refused[0]["index"], json!(if status == 200 { 1 } else { 0 }));
+        assert!(refused[0]["reason"].as_str().unwrap().contains("cannot be put into a frame"), "{body}");
+    }
+    assert_eq!(intake.reporter.outbox.backlog().events, 2);
 }
 
 #[actix_web::test]
