@@ -280,9 +280,22 @@ mod tests {
             (&[("tls_cert", "/nowhere/cert.pem")], "tls_cert (from the command line): /nowhere/cert.pem is no file"),
             (&[("reference", "/nowhere")], "reference (from the command line): /nowhere is no folder"),
             (&[("count_files", "s3://b/c")], "count_files (from the command line): s3://b/c is an object store"),
-            (&[("role", "gateway")], "role (from the command line): needs the Kafka form, which this build"),
+            (&[("role", "gateway")], "kafka: is missing"),
+            (
+                &[("role", "processor"), ("kafka", "k:9092"), ("mqtt", "mqtt://h")],
+                "mqtt (from the command line): is for gate",
+            ),
+            (
+                &[("role", "gateway"), ("kafka", "k:9092"), ("reference", "/")],
+                "reference (from the command line): is for",
+            ),
+            (
+                &[("role", "gateway"), ("kafka", "k:9092"), ("once", "true")],
+                "once (from the command line): is for role all",
+            ),
+            (&[("kafka_raw_topic", "pos")], "kafka: is missing"),
             (&[("role", "king")], "role (from the command line): \"king\" is none of"),
-            (&[("kafka", "k:9092")], "kafka (from the command line): needs the Kafka form"),
+            (&[("kafka", "k:9092")], "kafka (from the command line): is given, but nothing to do with it"),
         ] {
             let refusal = error(flags, &[], None);
             assert!(refusal.contains(expected), "{refusal}");
