@@ -352,7 +352,7 @@ mod tests {
 
         receive(&lake, vec![(b"OHF?".to_vec(), NEW_YEAR)]).await;
         let error = run(lake.root(), true).await.unwrap_err();
-        assert!(format!("{error:#}").contains("version: 63 is not known"), "{error:#}");
+        assert!(format!("{error:#}").contains("version: 63 is not taken here"), "{error:#}");
         assert_eq!((rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await), (1, 2));
         assert_eq!(rows(TableName::InventoryCurrent).await, 1);
     }
