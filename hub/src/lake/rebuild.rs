@@ -323,11 +323,13 @@ mod tests {
     async fn receive(lake: &Lake, documents: Vec<(Vec<u8>, i64)>) {
         let mut table = Table::open_or_create(lake, TableName::RawInventoryChange).await.unwrap();
         let row = |(value, timestamp): (Vec<u8>, i64)| BronzeRow {
-            key: "key".to_owned(),
+            key: "key".into(),
             value: value.into(),
             topic: "topic".to_owned(),
+            partition: 0,
             offset: 0,
             timestamp,
+            timestamp_type: 1,
         };
         let rows: Vec<BronzeRow> = documents.into_iter().map(row).collect();
         let adds = table.write(silver::bronze(&rows).unwrap()).await.unwrap();

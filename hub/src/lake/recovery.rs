@@ -324,8 +324,8 @@ mod tests {
 
     async fn sold(lake: &Lake) -> Result<i64> {
         let mut tables = Tables::open(lake).await.unwrap();
-        tables.take_over().await.unwrap();
-        let recovered = recover(&mut tables).await?;
+        tables.take_over(&Ownership::Whole).await.unwrap();
+        let recovered = recover(&mut tables, &Ownership::Whole).await?;
         Ok(-recovered.states[&1][&10].change_quantity().expect("no recount is due"))
     }
 

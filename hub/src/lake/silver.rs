@@ -12,8 +12,6 @@ use std::sync::Arc;
 /// Rows per batch that is handed to the writer.
 const BATCH_ROWS: usize = 64 * 1024;
 
-/// Kafka's `LogAppendTime`: the timestamp is when the hub received the document.
-
 /// Batches of silver/inventory_change. Rows are grouped by day, the partition, and keep their order within it.
 ///
 /// # Errors

@@ -68,6 +68,7 @@ impl TestHub {
             reload_reference: reload_reference.clone(),
             updates,
             started: Instant::now(),
+            has_pipeline: true,
         };
         let (address, server) = start(state.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         Self {
