@@ -69,6 +69,7 @@ impl Collector for Sources {
         let mut out = Out(encoder);
         self.events(&mut out)?;
         self.commits(&mut out)?;
+        self.kafka(&mut out)?;
         self.actors(&mut out)?;
         self.agents(&mut out)?;
         self.gateway(&mut out)?;
@@ -121,6 +122,20 @@ impl Sources {
             out.gauge_of(name, help, Some(Unit::Seconds), at.load(Relaxed) as f64 / 1e6)?;
         }
         Ok(())
+    }
+
+    fn kafka(&self, out: &mut Out<'_>) -> fmt::Result {
+        let s = &self.stats;
+        out.counter("kafka_records", "Records that Kafka took", &s.kafka_records)?;
+        out.counter("kafka_failures", "Records that Kafka did not take; they are sent again", &s.kafka_failures)?;
+        out.gauge(
+            "kafka_lag_records",
+            "Records in this process's partitions that it has not read",
+            s.kafka_lag.load(Relaxed),
+        )?;
+        out.gauge("kafka_partitions", "Partitions that this process holds", s.kafka_partitions.load(Relaxed))?;
+        out.counter("kafka_rebalances", "Times that this process's partitions changed", &s.kafka_rebalances)?;
+        out.counter("fenced", "Commits that were refused since another owns what they move", &s.fenced)
     }
 
     fn actors(&self, out: &mut Out<'_>) -> fmt::Result {

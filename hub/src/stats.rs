@@ -36,6 +36,18 @@ pub struct HubStats {
     pub recounts: AtomicU64,
     /// Commits that were tried again.
     pub commit_retries: AtomicU64,
+    /// Records that Kafka took.
+    pub kafka_records: AtomicU64,
+    /// Records that it did not take; they are sent again.
+    pub kafka_failures: AtomicU64,
+    /// Gauge: records in the partitions that this process holds which it has not read.
+    pub kafka_lag: AtomicU64,
+    /// Gauge: partitions that this process holds.
+    pub kafka_partitions: AtomicU64,
+    /// Times that the partitions of this process changed.
+    pub kafka_rebalances: AtomicU64,
+    /// Times that a commit was refused since another owns a partition.
+    pub fenced: AtomicU64,
     /// Lives of the pipeline after the first one.
     pub pipeline_restarts: AtomicU64,
     /// Gauge: version of silver/inventory_change.

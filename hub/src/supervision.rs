@@ -2,7 +2,7 @@
 //! so that nothing taken is left uncommitted.
 
 use crate::config::{HubConfig, Role};
-use crate::gateway::count_files::{CountFiles, CountFilesRunning};
+use crate::count_files::{CountFiles, CountFilesRunning, Destination, Folder, Leading};
 use crate::gateway::{AckBoard, GatewayStats, Intake};
 use crate::kafka::raw;
 use crate::lake::Lake;
@@ -33,6 +33,8 @@ struct Hub {
     around: Surroundings,
     acks: AckBoard,
     pipeline: watch::Sender<Option<Arc<Pipeline>>>,
+    /// The same, for the loader of count files.
+    leads: watch::Sender<Option<Leading>>,
     /// There has been a pipeline: from now on trouble is waited out.
     came_up: AtomicBool,
 }
@@ -50,7 +52,7 @@ pub async fn run(config: HubConfig) -> Result<()> {
     let acks = AckBoard::default();
     let (pipeline, pipelines) = watch::channel(None);
     let around = surroundings(&config, pipelines, acks.clone()).await?;
-    let hub = Hub { config, around, acks, pipeline, came_up: AtomicBool::new(false) };
+    let hub = Hub { config, around, acks, pipeline, leads: watch::Sender::default(), came_up: AtomicBool::new(false) };
     hub.run().await
 }
 
@@ -119,14 +121,16 @@ impl Hub {
             .with_context(|| format!("listen for HTTP on {}", self.config.http))?;
         tracing::info!(lake = self.around.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
         say_addresses(&self.config, &mqtt_address, &http_address.to_string())?;
-        let count_files = self.config.count_files.clone().map(|folder| {
-            if !folder.is_dir() {
-                tracing::warn!(folder = %folder.display(), "count_files: there is no such folder (yet)");
+        let count_files = match &self.config.count_files {
+            None => None,
+            Some(place) => {
+                let folder = Folder::open(place).context("count_files")?;
+                let log = CountFileLog::new(self.around.lake.clone());
+                let leading = self.leads.subscribe();
+                let loader = CountFiles { folder, destination: Destination::Stores, log, leading };
+                Some(loader.start(stop_intake.clone()))
             }
-            let log = CountFileLog::new(self.around.lake.clone());
-            CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
-                .start(stop_intake.clone())
-        });
+        };
         let ended = {
             let mut lives = std::pin::pin!(self.live(&stop_cycle));
             tokio::select! {
@@ -207,11 +211,13 @@ impl Hub {
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+        self.leads.send_replace(Some(cycle.leading()));
         self.came_up.store(true, Relaxed);
         let ended = cycle.run().await;
         drop(reading);
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
+        self.leads.send_replace(None);
         self.around.intake.forget_refused();
         servants.end().await;
         Ok(ended?)

@@ -5,7 +5,7 @@ use super::{ConfigError, HubConfig, MqttSide, Role, TlsFiles};
 use crate::actors::ActorLimits;
 use crate::gateway::BrokerUrl;
 use crate::kafka::KafkaSettings;
-use crate::lake::Retention;
+use crate::lake::{Retention, cloud};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,9 +107,6 @@ impl Checker<'_> {
         if role != Role::All && given.once.is_some() {
             return self.refuse("once", "is for role all: gateways and processors go on until they are stopped");
         }
-        if role == Role::Processor && given.count_files.is_some() {
-            return self.refuse("count_files", "is for role all: processors do not load count files yet");
-        }
         Ok(role)
     }
 
@@ -197,13 +194,13 @@ impl Checker<'_> {
         Ok(MqttSide::Embedded { listen, tls })
     }
 
-    fn count_files(&self, given: &Option<Text>) -> Result<Option<PathBuf>, ConfigError> {
+    fn count_files(&self, given: &Option<Text>) -> Result<Option<String>, ConfigError> {
         match self.text("count_files", given)? {
-            Some(url) if url.contains("://") => self.refuse(
-                "count_files",
-                format!("{url} is an object store, which this build does not read yet; a folder works"),
-            ),
-            folder => Ok(folder.map(PathBuf::from)),
+            Some(url) if url.contains("://") && !url.starts_with("file://") => match cloud::path_of(url) {
+                Ok(_) => Ok(Some(url.to_owned())),
+                Err(error) => self.refuse("count_files", format!("{error:#}")),
+            },
+            folder => Ok(folder.map(str::to_owned)),
         }
     }
 

@@ -125,8 +125,8 @@ given! {
     /// How often that folder is looked at [default: 24h]
     #[arg(value_name = "DURATION")]
     reference_interval,
-    /// Folder in which count files appear
-    #[arg(value_name = "DIR")]
+    /// Where count files appear: a folder, s3://, az://, abfss:// or gs://
+    #[arg(value_name = "URL")]
     count_files,
     /// Where the HTTP API listens [default: 0.0.0.0:8080]
     #[arg(value_name = "ADDRESS")]

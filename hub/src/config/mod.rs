@@ -44,8 +44,8 @@ pub struct HubConfig {
     pub reference: Option<PathBuf>,
     /// How often it is looked at.
     pub reference_interval: Duration,
-    /// The folder of the count files.
-    pub count_files: Option<PathBuf>,
+    /// Where count files come from: a folder, or a URL of object storage.
+    pub count_files: Option<String>,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     /// Time between silver commits.
@@ -279,7 +279,10 @@ mod tests {
             (&[("agents", "/nowhere/agents.toml")], "agents (from the command line): /nowhere/agents.toml is no file"),
             (&[("tls_cert", "/nowhere/cert.pem")], "tls_cert (from the command line): /nowhere/cert.pem is no file"),
             (&[("reference", "/nowhere")], "reference (from the command line): /nowhere is no folder"),
-            (&[("count_files", "s3://b/c")], "count_files (from the command line): s3://b/c is an object store"),
+            (
+                &[("count_files", "ftp://b/c")],
+                "count_files (from the command line): ftp://b/c: \"ftp\" is no object storage",
+            ),
             (&[("role", "gateway")], "kafka: is missing"),
             (
                 &[("role", "processor"), ("kafka", "k:9092"), ("mqtt", "mqtt://h")],

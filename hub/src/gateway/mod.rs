@@ -14,7 +14,6 @@ mod agent_book;
 mod agents_file;
 mod codec;
 mod connection;
-pub mod count_files;
 mod embedded_broker;
 mod handshake;
 mod intake;

@@ -6,13 +6,16 @@
 use super::KafkaSettings;
 use super::pump::{Positioning, Pump};
 use super::record::Expected;
+use crate::count_files::Leading;
 use crate::lake::commit::CommitError;
 use crate::life::{Habits, Life, Surroundings};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::pipeline::{Pipeline, TopicPartition};
+use crate::stats::HubStats;
 use anyhow::{Context, Result};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::statistics::Statistics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,15 +31,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Hears of the group's decisions.
 struct Group {
     owned: watch::Sender<BTreeSet<i32>>,
+    stats: Arc<HubStats>,
 }
 
-impl ClientContext for Group {}
+impl ClientContext for Group {
+    fn stats(&self, statistics: Statistics) {
+        let owned = self.owned.borrow();
+        let held = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let held = held.filter(|held| owned.contains(&held.partition));
+        let lag: i64 = held.map(|held| held.consumer_lag.max(0)).sum();
+        self.stats.kafka_lag.store(lag as u64, Relaxed);
+    }
+}
+
+impl Group {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
+        self.owned.send_modify(change);
+        self.stats.kafka_rebalances.fetch_add(1, Relaxed);
+        self.stats.kafka_partitions.store(self.owned.borrow().len() as u64, Relaxed);
+    }
+}
 
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(gone) = rebalance {
             let gone: BTreeSet<i32> = gone.elements().iter().map(|element| element.partition()).collect();
-            self.owned.send_modify(|owned| owned.retain(|partition| !gone.contains(partition)));
+            self.change(|owned| owned.retain(|partition| !gone.contains(partition)));
         }
     }
 
@@ -44,12 +64,12 @@ impl ConsumerContext for Group {
         match rebalance {
             Rebalance::Assign(new) => {
                 let new = new.elements();
-                self.owned.send_modify(|owned| owned.extend(new.iter().map(|element| element.partition())));
+                self.change(|owned| owned.extend(new.iter().map(|element| element.partition())));
             }
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => {
                 tracing::warn!("the consumer group: {error}; giving all partitions up");
-                self.owned.send_modify(BTreeSet::clear);
+                self.change(BTreeSet::clear);
             }
         }
     }
@@ -65,6 +85,8 @@ pub struct Processor {
     pub habits: Habits,
     /// The pipeline of now, for whoever asks.
     pub pipeline: watch::Sender<Option<Arc<Pipeline>>>,
+    /// The same, for the loader of count files, while it is this process that loads them.
+    pub leads: watch::Sender<Option<Leading>>,
 }
 
 impl Processor {
@@ -81,6 +103,7 @@ impl Processor {
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("session.timeout.ms", "10000"),
             ("heartbeat.interval.ms", "1000"),
+            ("statistics.interval.ms", "2000"),
             ("group.instance.id", self.settings.instance.as_deref().unwrap_or_default()),
         ];
         let ours: Vec<_> = ours.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -89,7 +112,7 @@ impl Processor {
         let consumer: StreamConsumer<Group> = self
             .settings
             .client(&ours, &fixed)
-            .create_with_context(Group { owned })
+            .create_with_context(Group { owned, stats: Arc::clone(&self.around.stats) })
             .context("prepare a consumer for Kafka")?;
         consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
         let consumer = Arc::new(consumer);
@@ -106,6 +129,7 @@ impl Processor {
             let pause = match self.one_life(count, owned, &pump, &mut assigned, &stop).await {
                 Ok(()) => continue,
                 Err(error) if is_fence(&error) => {
+                    self.around.stats.fenced.fetch_add(1, Relaxed);
                     tracing::warn!(
                         "{error:#}: another processor owns a partition that this one took for its own; what was not committed is given up"
                     );
@@ -143,12 +167,14 @@ impl Processor {
         let stop_cycle = stop.child_token();
         let begun = Life::begin(&self.around, habits, ownership, stop_cycle.clone()).await?;
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
+        let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());
         let opened = pump.open(offsets, Arc::clone(&pipeline)).await;
         let ended = match opened {
             Err(error) => Err(error),
             Ok(()) => {
                 self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+                self.leads.send_replace(leading);
                 tokio::select! {
                     ended = &mut cycle => ended.map_err(anyhow::Error::from),
                     _ = assigned.changed() => {
@@ -162,6 +188,7 @@ impl Processor {
         pump.close().await;
         pipeline.fail("this life is over".to_owned());
         self.pipeline.send_replace(None);
+        self.leads.send_replace(None);
         servants.end().await;
         ended
     }

@@ -1,6 +1,6 @@
 //! From a record to the stores: a frame, a part of one, a device's document, or something for the quarantine.
 
-use super::gateway::{DETAIL, REASON, SOURCE};
+use super::event_topic::{DETAIL, FILE, REASON, SOURCE};
 use super::lanes::Received;
 use crate::ownership::partition_of;
 use crate::pipeline::{Pipeline, PipelineOver};
@@ -82,7 +82,10 @@ fn understand(record: &Received, expected: Expected) -> Result<Understood, Refus
         return Err(Refused { source, reason: header(REASON).into(), detail: header(DETAIL), payload });
     }
     let (source, events) = match FramePart::decode(&record.value) {
-        Ok(part) => (Source::agent(&part.agent_id, part.epoch), part.events),
+        Ok(part) => match (expected, record.headers.get(FILE)) {
+            (Expected::OfItsPartition(_), Some(file)) => (Source::unnumbered(&format!("file:{file}")), part.events),
+            _ => (Source::agent(&part.agent_id, part.epoch), part.events),
+        },
         Err(FrameError::Magic) => {
             let transaction = accelerator::parse_transaction(&record.value)
                 .map_err(|error| refused("malformed document", error.to_string()))?;

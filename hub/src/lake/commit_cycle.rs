@@ -11,6 +11,7 @@
 //! may have landed is made again with it and finds itself; a hub that was replaced is refused, and stops.
 
 use super::commit::{CommitError, CommitRequest};
+use super::count_file_log::BATCH_ID;
 use super::event_log::{self, CycleRow, Expectations};
 use super::gold::{self, PerStore};
 use super::housekeeping::Housekeeping;
@@ -21,6 +22,7 @@ use super::recount::sum_changes;
 use super::tables_open::Tables;
 use super::{positions, reference, silver};
 use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
+use crate::count_files::Leading;
 use crate::gateway::Intake;
 use crate::ownership::Ownership;
 use crate::pipeline::{CutBegin, Pipeline, TopicPartition};
@@ -153,6 +155,11 @@ impl CommitCycle {
                 return Ok(());
             }
         }
+    }
+
+    /// What the loader of count files needs to know of this life.
+    pub fn leading(&self) -> Leading {
+        Leading { pipeline: Arc::clone(&self.pipeline), app_ids: self.ownership.app_ids(), epoch: self.epoch }
     }
 
     async fn cycle(&mut self, gold: bool, look_at_reference: bool) -> Result<Option<CycleRow>, Stopped> {
@@ -295,17 +302,29 @@ impl CommitCycle {
         let (bronze, quarantine) = (&cycle.cut.bronze, &cycle.cut.quarantine);
         let (shutdown, stats) = (&self.shutdown, &self.pipeline.stats);
         let anything = appended + bronze.len() + quarantine.len() > 0;
+        let files = cycle.cut.count_files.map(|batch| (BATCH_ID.to_owned(), batch));
+        let tables = &mut self.tables;
+        let (count_table, quarantine_table) = (&mut tables.counts, &mut tables.quarantine);
         tokio::try_join!(
-            append(&mut self.tables.bronze, shutdown, stats, &transaction, bronze.len(), || silver::bronze(bronze)),
-            append(&mut self.tables.quarantine, shutdown, stats, &transaction, quarantine.len(), || {
-                silver::quarantine(quarantine)
-            }),
-            append(&mut self.tables.changes, shutdown, stats, &transaction, changes.len(), || {
+            append(&mut tables.bronze, shutdown, stats, &transaction, bronze.len(), || silver::bronze(bronze)),
+            append(&mut tables.changes, shutdown, stats, &transaction, changes.len(), || {
                 silver::changes(changes.clone())
             }),
-            append(&mut self.tables.counts, shutdown, stats, &transaction, counts.len(), || {
-                silver::counts(counts.clone())
-            }),
+            async {
+                // A batch of count files is taken with its counts; what was refused of it has to be in quarantine by then.
+                append(quarantine_table, shutdown, stats, &transaction, quarantine.len(), || {
+                    silver::quarantine(quarantine)
+                })
+                .await?;
+                if counts.is_empty() && files.is_none() {
+                    return Ok(());
+                }
+                let write = async |table: &Table| {
+                    let adds = table.write(silver::counts(counts.clone())?).await?;
+                    Ok(CommitRequest::append(adds).with_notes(files.clone()))
+                };
+                insist(count_table, shutdown, stats, write, &transaction).await
+            },
         )?;
         let silver_version = self.tables.changes.version();
         let moved = self.offsets != cycle.cut.offsets;

@@ -45,7 +45,9 @@ impl Housekeeping {
                 CompactionPolicy { settled: Some(reflected.by_all(table.name())), ..CompactionPolicy::default() };
             silver_replaced |= compact(table, &policy).await?;
         }
-        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
+        // Others append to these, too; only here they are looked at.
+        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files] {
+            table.catch_up().await?;
             compact(table, &CompactionPolicy::default()).await?;
         }
         let clean = self.cleaned.elapsed() >= CLEAN_EVERY;

@@ -35,6 +35,8 @@ pub struct Tables {
     pub positions: Table,
     /// ops/event_log.
     pub event_log: Table,
+    /// ops/count_files.
+    pub count_files: Table,
 }
 
 impl Tables {
@@ -57,11 +59,12 @@ impl Tables {
             uncounted: table(TableName::UncountedInventory).await?,
             positions: table(TableName::Positions).await?,
             event_log: table(TableName::EventLog).await?,
+            count_files: table(TableName::CountFiles).await?,
         })
     }
 
     /// Each table, for what is done to all. Gold comes last: what it says it reflects has to be there before.
-    pub fn all(&mut self) -> [&mut Table; 12] {
+    pub fn all(&mut self) -> [&mut Table; 13] {
         [
             &mut self.bronze,
             &mut self.changes,
@@ -74,6 +77,7 @@ impl Tables {
             &mut self.uncounted,
             &mut self.positions,
             &mut self.event_log,
+            &mut self.count_files,
             &mut self.gold,
         ]
     }
