@@ -211,37 +211,42 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::open(place.path().to_str().unwrap()).unwrap();
         for (age, name) in [(10, "c"), (30, "a"), (20, "b"), (40, "other.csv")] {
-            let name = if name.len() == 1 { format!("inventory_snapshot_{name}") } else { name.to_owned() };
+            let name = if name.len() == 1 { format!("inventory_snapshot_{name}.txt") } else { name.to_owned() };
             let file = std::fs::File::create(place.path().join(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
-        std::fs::create_dir(place.path().join("inventory_snapshot_folder")).unwrap();
+        std::fs::create_dir(place.path().join("inventory_snapshot_folder.txt")).unwrap();
         let mut known = Arc::new(HashSet::new());
         let (first, more) = folder.new_files(&known, 2).await.unwrap();
         assert!(more);
         assert_eq!(
             first.iter().map(|file| &*file.name).collect::<Vec<_>>(),
-            ["inventory_snapshot_a", "inventory_snapshot_b"]
+            ["inventory_snapshot_a.txt", "inventory_snapshot_b.txt"]
         );
         Arc::make_mut(&mut known).extend(first.iter().map(FoundFile::hash));
-        assert_eq!(names(&folder, &known, 2).await, (vec!["inventory_snapshot_c".to_owned()], false));
-        std::fs::write(place.path().join("inventory_snapshot_a"), "changed").unwrap();
-        assert_eq!(names(&folder, &known, 9).await.0, ["inventory_snapshot_c", "inventory_snapshot_a"]);
-        assert_eq!(folder.read("inventory_snapshot_a").await.unwrap().unwrap(), "changed");
-        assert_eq!(folder.read("inventory_snapshot_z").await.unwrap(), None);
+        assert_eq!(names(&folder, &known, 2).await, (vec!["inventory_snapshot_c.txt".to_owned()], false));
+        std::fs::write(place.path().join("inventory_snapshot_a.txt"), "changed").unwrap();
+        assert_eq!(names(&folder, &known, 9).await.0, ["inventory_snapshot_c.txt", "inventory_snapshot_a.txt"]);
+        assert_eq!(folder.read("inventory_snapshot_a.txt").await.unwrap().unwrap(), "changed");
+        assert_eq!(folder.read("inventory_snapshot_z.txt").await.unwrap(), None);
         assert_eq!(names(&Folder::Local("/nowhere".into()), &known, 9).await, (Vec::new(), false));
     }
 
     #[tokio::test]
     async fn objects_right_below_the_prefix_are_found() {
         let store = Arc::new(InMemory::new());
-        for name in ["in/inventory_snapshot_1", "in/deep/inventory_snapshot_2", "inventory_snapshot_3", "in/item.txt"] {
+        for name in [
+            "in/inventory_snapshot_1.txt",
+            "in/deep/inventory_snapshot_2.txt",
+            "inventory_snapshot_3.txt",
+            "in/item.txt",
+        ] {
             store.put(&name.into(), "x".into()).await.unwrap();
         }
         let folder = Folder::Cloud(store, "in".into());
         let known = Arc::new(HashSet::new());
-        assert_eq!(names(&folder, &known, 9).await, (vec!["inventory_snapshot_1".to_owned()], false));
-        assert_eq!(folder.read("inventory_snapshot_1").await.unwrap().unwrap(), "x");
-        assert_eq!(folder.read("inventory_snapshot_9").await.unwrap(), None);
+        assert_eq!(names(&folder, &known, 9).await, (vec!["inventory_snapshot_1.txt".to_owned()], false));
+        assert_eq!(folder.read("inventory_snapshot_1.txt").await.unwrap().unwrap(), "x");
+        assert_eq!(folder.read("inventory_snapshot_9.txt").await.unwrap(), None);
     }
 }

@@ -17,7 +17,7 @@ fn put(folder: &Path, ledger: &mut Ledger, number: i32) {
         let at = format!("{}Z", at.replace(' ', "T"));
         ledger.count(&json!({"store_id": store, "item_id": item, "date_time": at, "quantity": quantity}));
     }
-    drop_in(folder, &format!("inventory_snapshot_{number}"), &text);
+    drop_in(folder, &format!("inventory_snapshot_{number}.txt"), &text);
 }
 
 /// As an object store would have it: all at once.
@@ -38,13 +38,14 @@ fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
     environment.push(("ONHAND_HUB_COUNT_FILES".to_owned(), "s3://retail/counts".to_owned()));
     let mut ledger = Ledger::default();
     (0..20).for_each(|number| put(&folder, &mut ledger, number));
-    drop_in(&folder, "inventory_snapshot_bad", "nobody counted anything here\n");
+    drop_in(&folder, "inventory_snapshot_bad.txt", "nobody counted anything here\n");
     let mut processors = [1, 2].map(|number| {
         Part::processor(&sandbox, &format!("processor-{number}"), &kafka, "s3://retail/lake", environment.clone())
     });
     let logs = |processors: &[Part]| processors.iter().map(|part| part.log_tail()).collect::<String>();
     let counted = || number_in_lake(&lake, "SELECT count(*) FROM inventory_snapshot") as u64;
-    wait_until("the first counts are in silver", || logs(&processors), || lake.exists() && counted() > 0);
+    processors.iter().for_each(Part::wait_ready);
+    wait_until("the first counts are in silver", || logs(&processors), || counted() > 0);
     for round in 0..2 {
         processors[round].kill();
         (0..10).for_each(|at| put(&folder, &mut ledger, 20 + 10 * round as i32 + at));
@@ -66,7 +67,7 @@ fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
     let sources = ask_lake(&lake, "SELECT DISTINCT agent_id FROM inventory_snapshot");
     assert_eq!(sources.len(), 40, "each count names its file");
     let refused = ask_lake(&lake, "SELECT DISTINCT source, reason FROM quarantine");
-    assert_eq!(refused, [["file:inventory_snapshot_bad", "malformed count file"]]);
+    assert_eq!(refused, [["file:inventory_snapshot_bad.txt", "malformed count file"]]);
 }
 
 #[test]
