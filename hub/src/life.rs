@@ -164,6 +164,8 @@ impl Life {
 /// How far each partition has been read, as the lake knows.
 async fn offsets_of(tables: &mut Tables, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
     let mut offsets = BTreeMap::new();
+    let app_ids: Vec<String> = partitions.iter().map(TopicPartition::offset_id).collect();
+    tables.positions.learn_transactions(&app_ids).await?;
     for partition in partitions {
         let next = tables.positions.transaction_version(&partition.offset_id()).await?;
         offsets.insert(partition.clone(), next.unwrap_or(0));

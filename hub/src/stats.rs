@@ -48,6 +48,10 @@ pub struct HubStats {
     pub kafka_rebalances: AtomicU64,
     /// Times that a commit was refused since another owns a partition.
     pub fenced: AtomicU64,
+    /// Commits of others that came first, so that ours took the next place in the log.
+    pub commit_conflicts: AtomicU64,
+    /// Records of topics that were gone before they were read.
+    pub kafka_skipped: AtomicU64,
     /// Lives of the pipeline after the first one.
     pub pipeline_restarts: AtomicU64,
     /// Gauge: version of silver/inventory_change.

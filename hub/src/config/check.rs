@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Port of MQTT without TLS, and with.
 const MQTT_PORTS: (u16, u16) = (1883, 8883);
+/// Shortest time for which log entries are kept.
+const LEAST_LOG_RETENTION: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Knows who gave what, for its refusals.
@@ -42,7 +44,7 @@ impl Checker<'_> {
             kafka,
             lake: lake.to_owned(),
             retention: Retention {
-                log: self.duration("log_retention", &given.log_retention, retention.log, 365 * 100 * DAY)?,
+                log: self.log_retention(&given.log_retention, retention.log)?,
                 deleted_files: self.duration(
                     "file_retention",
                     &given.file_retention,
@@ -249,6 +251,17 @@ impl Checker<'_> {
             }
             Err(_) => self.refuse(setting, format!("{text:?} is not a duration, like 500ms, 5s, 24h")),
         }
+    }
+
+    /// Not below the time after which a handle on a table reads its log anew.
+    fn log_retention(&self, given: &Option<Text>, default: Duration) -> Result<Duration, ConfigError> {
+        let retention = self.duration("log_retention", given, default, 365 * 100 * DAY)?;
+        if retention < LEAST_LOG_RETENTION {
+            let least = humantime::format_duration(LEAST_LOG_RETENTION);
+            return self
+                .refuse("log_retention", format!("is shorter than {least}: a writer that stood still would be lost"));
+        }
+        Ok(retention)
     }
 
     fn number(

@@ -15,7 +15,7 @@ use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity};
-use crate::ownership::{EMBEDDED, Ownership};
+use crate::ownership::EMBEDDED;
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use anyhow::{Context, Result};
@@ -40,7 +40,7 @@ const COUNTS_HELD: usize = 50_000;
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
-    let epoch = tables.take_over(&Ownership::Whole).await?;
+    let epoch = tables.take_over_from_all().await?;
     if from_bronze {
         let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;
         println!("silver from bronze: {changes} changes, {counts} counts");
