@@ -52,7 +52,7 @@ impl Checker<'_> {
                     365 * 100 * DAY,
                 )?,
             },
-            mqtt: self.mqtt_side(given, insecure_open)?,
+            mqtt: self.mqtt_side(given, role, insecure_open)?,
             agents: self.path("agents", &given.agents, Path::is_file, "is no file")?,
             insecure_open,
             reference: self.path("reference", &given.reference, Path::is_dir, "is no folder")?,
@@ -150,7 +150,7 @@ impl Checker<'_> {
         }))
     }
 
-    fn mqtt_side(&self, given: &GivenConfig, insecure_open: bool) -> Result<MqttSide, ConfigError> {
+    fn mqtt_side(&self, given: &GivenConfig, role: Role, insecure_open: bool) -> Result<MqttSide, ConfigError> {
         if let Some(url) = self.text("mqtt", &given.mqtt)? {
             for (setting, value) in [
                 ("listen_mqtt", &given.listen_mqtt),
@@ -165,7 +165,12 @@ impl Checker<'_> {
             if let Err(error) = url.parse::<BrokerUrl>() {
                 return self.refuse("mqtt", error.to_string());
             }
-            let client_id = self.text("mqtt_client_id", &given.mqtt_client_id)?.unwrap_or("onhand-hub").to_owned();
+            let client_id = match (self.text("mqtt_client_id", &given.mqtt_client_id)?, role) {
+                (Some(given), _) => given.to_owned(),
+                // Of several, each needs one of its own; nothing is kept under it.
+                (None, Role::Gateway) => format!("onhand-gateway-{:08x}", rand::random::<u32>()),
+                (None, _) => "onhand-hub".to_owned(),
+            };
             return Ok(MqttSide::External { url: url.to_owned(), client_id });
         }
         if given.mqtt_client_id.is_some() {

@@ -436,6 +436,33 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_handle_that_stood_still_does_not_write_where_nobody_reads() {
+        let (_folder, lake) = lake();
+        let open = async || Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let (mut first, mut second, mut other) = (open().await, open().await, open().await);
+        let append = async |table: &Table, id: &'static str| {
+            CommitRequest::append(table.write([changes(&[(id, 1, NEW_YEAR, 1, 10, -2)])]).await.unwrap())
+        };
+        for (n, id) in (1..).zip(["a", "b", "c", "d", "e"]) {
+            let request = append(&other, id).await.with_transaction("p0", n);
+            other.commit(request).await.unwrap();
+        }
+        other.write_checkpoint().await.unwrap();
+        for version in 0..=4 {
+            let entry = format!("{}/silver/inventory_change/_delta_log/{version:020}.json", lake.root());
+            std::fs::remove_file(entry).unwrap();
+        }
+        for table in [&mut first, &mut second] {
+            table.learned = std::time::SystemTime::UNIX_EPOCH;
+        }
+        let request = append(&first, "f").await.with_transaction("p1", 1);
+        assert_eq!(first.commit(request).await.unwrap(), 6, "number 1 was free, and nobody would look there");
+        assert_eq!(open().await.row_count(), 6);
+        let request = append(&second, "g").await.with_transaction("p0", 3);
+        assert!(matches!(second.commit(request).await, Err(CommitError::Fenced { found: 5, .. })));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_was_committed_is_there_after_a_reload() {
         let (_folder, lake) = lake();
         let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();

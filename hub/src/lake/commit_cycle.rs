@@ -160,7 +160,12 @@ impl CommitCycle {
 
     /// What the loader of count files needs to know of this life.
     pub fn leading(&self) -> Leading {
-        Leading { pipeline: Arc::clone(&self.pipeline), app_ids: self.ownership.app_ids(), epoch: self.epoch }
+        Leading {
+            pipeline: Arc::clone(&self.pipeline),
+            app_ids: self.ownership.app_ids(),
+            epoch: self.epoch,
+            plans: Arc::default(),
+        }
     }
 
     async fn cycle(&mut self, gold: bool, look_at_reference: bool) -> Result<Option<CycleRow>, Stopped> {

@@ -238,3 +238,68 @@ impl Tables {
 fn after(found: Option<i64>) -> i64 {
     ((found.unwrap_or(0) >> 32) + 1) << 32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::lake;
+
+    fn partitions(owned: &[i32]) -> Ownership {
+        let owned = owned.iter().copied().collect();
+        Ownership::Partitions(OwnedPartitions { topic: "t".to_owned(), count: 3, owned })
+    }
+
+    /// Whether a cycle of this owner would be refused, by table.
+    async fn refused(tables: &mut Tables, ownership: &Ownership, epoch: i64) -> Vec<bool> {
+        let app_ids = ownership.app_ids();
+        let mut refused = Vec::new();
+        for table in tables.all() {
+            let request = CommitRequest::append(Vec::new()).with_transactions(&app_ids, epoch << 32 | 1);
+            refused.push(matches!(table.commit(request).await, Err(CommitError::Fenced { .. })));
+        }
+        refused
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hub_in_embedded_form_refuses_a_lake_of_processors_and_changes_nothing() {
+        let (_folder, lake) = lake();
+        let mut processor = Tables::open(&lake).await.unwrap();
+        let epoch = processor.take_over(&partitions(&[0, 2])).await.unwrap();
+        let mut hub = Tables::open(&lake).await.unwrap();
+        let before = hub.all().map(|table| table.version());
+        let refusal = hub.take_over(&Ownership::Whole).await.unwrap_err();
+        assert!(refusal.to_string().contains("processors keep this lake"), "{refusal}");
+        assert_eq!(Tables::open(&lake).await.unwrap().all().map(|table| table.version()), before);
+        assert!(!refused(&mut processor, &partitions(&[0, 2]), epoch).await.contains(&true));
+        let other = Ownership::Partitions(OwnedPartitions { topic: "t".to_owned(), count: 4, owned: [1].into() });
+        let refusal = hub.take_over(&other).await.unwrap_err();
+        assert!(refusal.to_string().contains("spread over the 3 partitions"), "{refusal}");
+        // Each to its own.
+        Tables::open(&lake).await.unwrap().take_over(&partitions(&[1])).await.unwrap();
+        assert!(!refused(&mut processor, &partitions(&[0, 2]), epoch).await.contains(&true));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn processors_put_an_end_to_a_hub_in_embedded_form() {
+        let (_folder, lake) = lake();
+        let mut hub = Tables::open(&lake).await.unwrap();
+        let epoch = hub.take_over(&Ownership::Whole).await.unwrap();
+        Tables::open(&lake).await.unwrap().take_over(&partitions(&[1])).await.unwrap();
+        assert!(!refused(&mut hub, &Ownership::Whole, epoch).await.contains(&false));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_takes_over_from_all_ends_both_forms() {
+        let (_folder, lake) = lake();
+        let mut processors = [Tables::open(&lake).await.unwrap(), Tables::open(&lake).await.unwrap()];
+        let parts = [partitions(&[0, 2]), partitions(&[1])];
+        let mut epochs = Vec::new();
+        for (tables, ownership) in processors.iter_mut().zip(&parts) {
+            epochs.push(tables.take_over(ownership).await.unwrap());
+        }
+        Tables::open(&lake).await.unwrap().take_over_from_all().await.unwrap();
+        for ((tables, ownership), epoch) in processors.iter_mut().zip(&parts).zip(epochs) {
+            assert!(!refused(tables, ownership, epoch).await.contains(&false));
+        }
+    }
+}
