@@ -8,8 +8,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use std::time::Duration;
 
+/// How long a topic that is made here keeps what nobody read, in milliseconds: 14 days.
+const RETENTION: &str = "1209600000";
 /// Longest wait for an answer about the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the cluster says of a topic.
+struct TopicShape {
+    partitions: i32,
+    /// Of the partition that has the fewest.
+    replicas: usize,
+}
 
 /// Checked settings of Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +61,20 @@ impl KafkaSettings {
     /// # Errors
     /// If the cluster does not answer, or does not let us make the topic.
     pub async fn ensure_topic(&self) -> Result<i32> {
-        if let Some(count) = self.partition_count(&self.topic).await? {
-            return Ok(count);
+        if let Some(topic) = self.look(&self.topic).await? {
+            if topic.replicas < 2 {
+                tracing::warn!(
+                    topic = self.topic,
+                    "one broker alone holds this topic: what agents are told is durable goes with its disk"
+                );
+            }
+            return Ok(topic.partitions);
         }
         let admin: AdminClient<DefaultClientContext> =
             self.client(&[], &[]).create().context("prepare a client of Kafka")?;
         // -1: the cluster's own default of replicas.
-        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1));
+        let topic =
+            NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1)).set("retention.ms", RETENTION);
         let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(PATIENCE))).await;
         for outcome in made.with_context(|| format!("make the topic {}", self.topic))? {
             match outcome {
@@ -81,6 +97,10 @@ impl KafkaSettings {
     /// # Errors
     /// If the cluster does not answer.
     pub async fn partition_count(&self, topic: &str) -> Result<Option<i32>> {
+        Ok(self.look(topic).await?.map(|topic| topic.partitions))
+    }
+
+    async fn look(&self, topic: &str) -> Result<Option<TopicShape>> {
         let config = self.client(&[("group.id", "onhand-look")], &[("enable.auto.commit", "false")]);
         let (topic, bootstrap) = (topic.to_owned(), self.bootstrap.clone());
         let look = move || {
@@ -93,9 +113,10 @@ impl KafkaSettings {
                 Some(error) => anyhow::bail!("the topic {topic} cannot be used: {error}"),
                 None => {}
             }
-            let count = i32::try_from(found.partitions().len()).context("a topic has fewer partitions")?;
-            ensure!(count > 0, "the topic {topic} has no partitions");
-            Ok(Some(count))
+            let partitions = i32::try_from(found.partitions().len()).context("a topic has fewer partitions")?;
+            ensure!(partitions > 0, "the topic {topic} has no partitions");
+            let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+            Ok(Some(TopicShape { partitions, replicas }))
         };
         tokio::task::spawn_blocking(look).await?
     }

@@ -16,6 +16,7 @@ use super::event_log::{self, CycleRow, Expectations};
 use super::gold::{self, PerStore};
 use super::housekeeping::Housekeeping;
 use super::identities::SilverFiles;
+use super::insist::{Stamp, append, insist};
 use super::log::{REFLECTS_KEY, Table};
 use super::marks::OwnMarks;
 use super::recount::sum_changes;
@@ -38,12 +39,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Longest pause between two tries of a commit.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Pause before items are summed again after storage failed.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Time after which the marks of partitions without changes are moved.
 const MARKS_MOVE_EVERY: Duration = Duration::from_secs(600);
-/// Tries of a commit, once the hub was asked to stop.
-const TRIES_WHILE_STOPPING: u32 = 3;
 
 /// When what is done.
 #[derive(Debug, Clone)]
@@ -91,9 +90,6 @@ pub struct CommitCycle {
     /// When gold's marks were last moved.
     pub marked: Instant,
 }
-
-/// Application ids, and the version that a commit gives them.
-type Stamp = (Vec<String>, i64);
 
 /// What a cycle learns on its way.
 struct Cycle {
@@ -473,7 +469,7 @@ impl CommitCycle {
                 Err(error) if self.shutdown.is_cancelled() => return Err(CommitError::Other(error).into()),
                 Err(error) => tracing::warn!("summing items from silver: {error:#}; trying again"),
             }
-            tokio::time::sleep(LONGEST_PAUSE / 10).await;
+            tokio::time::sleep(PAUSE).await;
         };
         self.pipeline.stats.recounts.fetch_add(wanted.len() as u64, Relaxed);
         for cut in cuts {
@@ -552,56 +548,4 @@ impl From<CommitError> for Stopped {
 
 fn per_store<T>(cuts: &mut [StoreCut], mut take: impl FnMut(&mut StoreCut) -> Option<Vec<T>>) -> PerStore<T> {
     cuts.iter_mut().filter_map(|cut| Some((cut.store_id, take(cut)?))).collect()
-}
-
-async fn append(
-    table: &mut Table,
-    shutdown: &CancellationToken,
-    stats: &crate::stats::HubStats,
-    transaction: &Stamp,
-    rows: usize,
-    batches: impl Fn() -> Result<Vec<deltalake::arrow::array::RecordBatch>>,
-) -> Result<(), CommitError> {
-    if rows == 0 {
-        return Ok(());
-    }
-    let write = async |table: &Table| Ok(CommitRequest::append(table.write(batches()?).await?));
-    insist(table, shutdown, stats, write, transaction).await
-}
-
-/// Writes and commits until it is done: while storage is away, the agents keep what is theirs.
-async fn insist(
-    table: &mut Table,
-    shutdown: &CancellationToken,
-    stats: &crate::stats::HubStats,
-    write: impl AsyncFn(&Table) -> Result<CommitRequest>,
-    transaction: &Stamp,
-) -> Result<(), CommitError> {
-    let mut tries = 0;
-    loop {
-        let result = match write(table).await {
-            Ok(request) => {
-                let (app_ids, version) = transaction;
-                let committed = table.commit(request.with_transactions(app_ids, *version)).await;
-                stats.commit_conflicts.fetch_add(table.take_lost_races(), Relaxed);
-                committed.map(drop)
-            }
-            Err(error) => Err(CommitError::Other(error)),
-        };
-        tries += 1;
-        match result {
-            Ok(()) => return Ok(()),
-            Err(error @ CommitError::Fenced { .. }) => return Err(error),
-            Err(error) if shutdown.is_cancelled() && tries >= TRIES_WHILE_STOPPING => return Err(error),
-            Err(error) => {
-                stats.commit_retries.fetch_add(1, Relaxed);
-                tracing::warn!(table = %table.name(), tries, "commit: {error:#}; trying again");
-            }
-        }
-        let pause = Duration::from_millis(100 << tries.min(7)).min(LONGEST_PAUSE);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    }
 }
