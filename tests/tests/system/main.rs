@@ -20,4 +20,5 @@ mod mqtt_noise;
 mod reference_changes;
 mod show;
 mod tls;
+mod two_hubs;
 mod verify;

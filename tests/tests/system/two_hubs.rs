@@ -1,0 +1,27 @@
+//! Two hubs on one lake, by mistake: one ends and says why, and the lake stays right.
+
+use onhand_tests::sandbox::{HubOptions, binary, run, settle};
+use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn of_two_hubs_on_one_lake_the_former_ends_and_says_so() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let selling = Till::new(1, 41).sell_on(&agent, 40);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(1));
+        let mut second = Command::new(binary("onhand-hub"));
+        second.arg("run").arg("--once").arg("--lake").arg(sandbox.lake()).arg("--reference").arg(sandbox.reference());
+        run(second.args(["--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"])).expect_success();
+        let ended = hub.wait();
+        assert!(!ended.success(), "it went on\n{}", hub.log_tail());
+        assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
+        hub.restart();
+    }
+    let till = selling.stop();
+    settle(&hub, &[&agent]);
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
