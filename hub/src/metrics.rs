@@ -103,6 +103,11 @@ impl Sources {
         out.seconds("gold_commit", "Time spent in gold commits", &s.gold_micros)?;
         out.counter("recounts", "Items that were summed anew from silver", &s.recounts)?;
         out.counter("commit_retries", "Commits that were tried again", &s.commit_retries)?;
+        out.counter(
+            "commit_conflicts",
+            "Commits of others that came first, so that ours came one later",
+            &s.commit_conflicts,
+        )?;
         out.counter("pipeline_restarts", "Times that the pipeline was built anew from the lake", &s.pipeline_restarts)?;
         out.gauge("silver_version", "Version of silver/inventory_change", s.silver_version.load(Relaxed))?;
         out.gauge("gold_version", "Version of gold/inventory_current", s.gold_version.load(Relaxed))?;
@@ -135,6 +140,11 @@ impl Sources {
         )?;
         out.gauge("kafka_partitions", "Partitions that this process holds", s.kafka_partitions.load(Relaxed))?;
         out.counter("kafka_rebalances", "Times that this process's partitions changed", &s.kafka_rebalances)?;
+        out.counter(
+            "kafka_skipped_records",
+            "Offsets that were missing in a topic when it was read",
+            &s.kafka_skipped,
+        )?;
         out.counter("fenced", "Commits that were refused since another owns what they move", &s.fenced)
     }
 

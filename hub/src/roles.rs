@@ -11,7 +11,8 @@ use crate::mqtt_side;
 use crate::stats::HubStats;
 use crate::supervision::{asked_by_signal, habits, say_addresses, surroundings};
 use crate::web::{self, WebState};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
@@ -36,7 +37,8 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
     let settings = kafka(&config)?;
     let topic = EventTopic::connect(&settings, Arc::clone(&stats)).await?;
     let (agents, counted) = (Arc::clone(intake.agents()), Arc::clone(&stats));
-    let sink = KafkaSink { topic, acks: acks.clone(), agents, stats: counted };
+    let sink =
+        KafkaSink { topic: topic.clone(), acks: acks.clone(), agents, stats: counted, refused: Mutex::default() };
     let stop = CancellationToken::new();
     let (mqtt, running) = mqtt_side::start(&config, Arc::new(sink), acks, &gateway_stats, stop.clone()).await?;
     let nothing = Arc::new(Notify::new());
@@ -54,12 +56,15 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
     let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
     tracing::info!(kafka = settings.bootstrap, topic = settings.topic, %mqtt, %http, "gateway started");
     say_addresses(&config, &mqtt, &http.to_string())?;
-    asked_by_signal(&nothing).await;
+    let ended = tokio::select! {
+        () = asked_by_signal(&nothing) => Ok(()),
+        reason = topic.broken() => Err(anyhow!(reason)),
+    };
     tracing::info!("stopping: no more is taken");
     stop.cancel();
     let _ = tokio::time::timeout(PATIENCE, running).await;
     web.stop().await;
-    Ok(())
+    ended
 }
 
 /// From Kafka to the lake, until SIGTERM or SIGINT.

@@ -188,17 +188,12 @@ impl Hub {
     }
 
     async fn one_life(&self, stop: &CancellationToken) -> Result<()> {
-        let mut habits = habits(&self.config);
-        let raw = self.config.kafka.as_ref().and_then(|kafka| Some((kafka, kafka.raw_topic.as_deref()?)));
-        if let Some((kafka, topic)) = raw {
-            habits.topic_partitions = raw::partitions(kafka, topic).await?;
-        }
-        let Life { pipeline, cycle, servants, positions, offsets } =
-            Life::begin(&self.around, habits, Ownership::Whole, stop.clone()).await?;
-        let reading = match raw {
-            Some((kafka, _)) => Some(raw::read(kafka, offsets, Arc::clone(&pipeline)).await?),
-            None => None,
-        };
+        let Life { pipeline, cycle, servants, positions, .. } =
+            Life::begin(&self.around, habits(&self.config), Ownership::Whole, stop.clone()).await?;
+        let raw = self.config.kafka.clone().and_then(|kafka| Some((kafka.raw_topic.clone()?, kafka)));
+        let reading = raw.map(|(topic, kafka)| {
+            tokio::spawn(raw::follow(kafka, topic, self.around.lake.clone(), Arc::clone(&pipeline)))
+        });
         if self.config.reference.is_none()
             && !self.came_up.load(Relaxed)
             && self.around.reference.borrow().stores.is_empty()
@@ -214,7 +209,9 @@ impl Hub {
         self.leads.send_replace(Some(cycle.leading()));
         self.came_up.store(true, Relaxed);
         let ended = cycle.run().await;
-        drop(reading);
+        if let Some(reading) = reading {
+            reading.abort();
+        }
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
         self.leads.send_replace(None);

@@ -19,7 +19,7 @@ TABLES = {
         "received_at TIMESTAMPTZ, source VARCHAR, reason VARCHAR, detail VARCHAR, payload BLOB", None),
     "ops/count_files": (
         "name VARCHAR, size BIGINT, modified TIMESTAMPTZ, rows BIGINT, planned_at TIMESTAMPTZ, error VARCHAR, "
-        "batch BIGINT", None),
+        "batch BIGINT, after BIGINT", None),
     "gold/inventory_current": (
         "item_id INTEGER, snapshot_quantity INTEGER, change_quantity BIGINT, current_inventory BIGINT, "
         "date_time TIMESTAMPTZ", "store_id INTEGER"),

@@ -266,6 +266,7 @@ mod tests {
         };
         for (flags, expected) in [
             (&[("silver_interval", "5")][..], "silver_interval (from the command line): \"5\" is not a duration"),
+            (&[("log_retention", "1m")], "log_retention (from the command line): is shorter than 1h"),
             (&[("gold_interval", "0s")], "gold_interval (from the command line): 0s is not between"),
             (&[("http", "8080")], "http (from the command line): \"8080\" is not an address"),
             (&[("bronze", "maybe")], "bronze (from the command line): \"maybe\" is neither"),

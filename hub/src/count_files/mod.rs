@@ -27,6 +27,7 @@ use onhand_common::accelerator::read_counts;
 use onhand_common::frame::{MAX_BYTES, MAX_EVENTS};
 use onhand_common::{Count, Event, Seq, Timestamp};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub struct Leading {
     pub app_ids: Vec<String>,
     /// The epoch in which it does.
     pub epoch: i64,
+    /// Plans that were made in it; each has a transaction version of its own.
+    pub plans: Arc<AtomicU32>,
 }
 
 /// Where counts go.
@@ -127,15 +130,11 @@ impl CountFiles {
     }
 
     async fn load_in(&self, life: Leading, passed: &watch::Sender<u64>) -> Result<()> {
-        let mut known = HashSet::new();
-        let taken = |name: &str, size, modified| {
-            known.insert(folder::hash(name, size, modified));
-        };
-        let newest_batch = self.log.visit_taken(taken).await?;
+        let known = self.log.read(folder::hash).await?;
         let mut loader = Loader {
-            known: Arc::new(known),
-            next_batch: newest_batch + 1,
-            plans: 0,
+            known: Arc::new(known.taken.into_iter().collect()),
+            newest_taken: known.newest_taken,
+            next_batch: known.newest + 1,
             unreadable: HashSet::new(),
             around: self,
             life,
@@ -163,8 +162,8 @@ struct Loader<'a> {
     around: &'a CountFiles,
     life: Leading,
     known: Arc<HashSet<FileHash>>,
+    newest_taken: i64,
     next_batch: i64,
-    plans: u32,
     /// So that each is complained of once.
     unreadable: HashSet<FileHash>,
 }
@@ -203,9 +202,11 @@ impl Loader<'_> {
             return Ok(false);
         }
         let batch = self.next_batch;
-        self.plans += 1;
-        let planned: Vec<PlannedFile> = found.iter().map(|(file, content)| planned(batch, file, content)).collect();
-        let version = self.life.epoch << 32 | i64::from(self.plans);
+        self.next_batch += 1;
+        let after = self.newest_taken;
+        let planned: Vec<PlannedFile> =
+            found.iter().map(|(file, content)| planned(batch, after, file, content)).collect();
+        let version = self.life.epoch << 32 | i64::from(self.life.plans.fetch_add(1, Relaxed) + 1);
         self.around.log.plan(&planned, &self.life.app_ids, version).await?;
         for (file, content) in &found {
             self.hand_on(file, content).await?;
@@ -214,7 +215,7 @@ impl Loader<'_> {
         pipeline.note_count_files(batch);
         pipeline.commit_wanted.notify_one();
         pipeline.durable().await?;
-        self.next_batch += 1;
+        self.newest_taken = batch;
         Arc::make_mut(&mut self.known).extend(found.iter().map(|(file, _)| file.hash()));
         let rows: u64 = planned.iter().map(|file| file.rows).sum();
         let (first, files) = (&found[0].0.name, found.len());
@@ -263,13 +264,22 @@ async fn read(folder: &Folder, file: &FoundFile) -> Result<Option<Content>> {
     Ok(Some(tokio::task::spawn_blocking(parse).await.context("read counts")?))
 }
 
-fn planned(batch: i64, file: &FoundFile, content: &Content) -> PlannedFile {
+fn planned(batch: i64, after: i64, file: &FoundFile, content: &Content) -> PlannedFile {
     let (rows, error) = match content {
         Content::Counts(counts) => (counts.len() as u64, None),
         Content::Malformed(detail, _) => (0, Some(detail.clone())),
     };
     let planned_at = Timestamp::now().micros();
-    PlannedFile { batch, name: file.name.clone(), size: file.size, modified: file.modified, rows, planned_at, error }
+    PlannedFile {
+        batch,
+        after,
+        name: file.name.clone(),
+        size: file.size,
+        modified: file.modified,
+        rows,
+        planned_at,
+        error,
+    }
 }
 
 /// In their order, none of them too much at once.

@@ -24,6 +24,7 @@ mod mqtt;
 mod outgoing;
 pub mod progress;
 mod rarely;
+pub mod refused;
 mod sessions;
 mod stats;
 mod worker;

@@ -5,7 +5,8 @@
 //! to: what comes twice is dropped by identity behind Kafka, and what never came is sent again, because the agent keeps each
 //! frame until that very frame is acknowledged.
 
-use super::event_topic::{DETAIL, EventTopic, REASON, SOURCE, TOPIC};
+use super::event_topic::{DETAIL, EventTopic, NotTaken, REASON, SOURCE, TOPIC};
+use crate::gateway::refused::RecentlyRefused;
 use crate::gateway::{AckBoard, AgentBook, FrameSink, Sender};
 use crate::stats::HubStats;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use futures::future::BoxFuture;
 use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AckedFrame, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, accelerator};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -26,6 +28,8 @@ pub struct KafkaSink {
     pub agents: Arc<AgentBook>,
     /// Counters of the process.
     pub stats: Arc<HubStats>,
+    /// What was refused lately: an agent sends it again with each connection.
+    pub refused: Mutex<RecentlyRefused>,
 }
 
 impl KafkaSink {
@@ -59,7 +63,7 @@ impl KafkaSink {
             let value = if whole { payload.clone() } else { part.encode().into() };
             async move { self.topic.put(partition, &key, &value, &[]).await }
         });
-        if !futures::future::join_all(records).await.into_iter().all(|delivered| delivered) {
+        if !futures::future::join_all(records).await.into_iter().all(|put| put.is_ok()) {
             return;
         }
         self.stats.frames_taken.fetch_add(1, Relaxed);
@@ -74,7 +78,16 @@ impl KafkaSink {
             Ok(transaction) if transaction.store_id == store => {
                 let partition = self.topic.partition_of(store.get());
                 // The PUBACK is all that a device without an agent gets: it waits until Kafka has the document.
-                while !self.topic.put(partition, &store.to_string(), &payload, &[(TOPIC, &topic)]).await {}
+                loop {
+                    match self.topic.put(partition, &store.to_string(), &payload, &[(TOPIC, &topic)]).await {
+                        Ok(()) => return,
+                        Err(NotTaken::ThisTime) => {}
+                        Err(NotTaken::TooLarge) => {
+                            let detail = format!("{} bytes are more than the topic allows", payload.len());
+                            return self.quarantine(format!("mqtt:{topic}"), "too large", detail, payload).await;
+                        }
+                    }
+                }
             }
             Ok(transaction) => {
                 let detail = format!("store_id: the document says {}, the topic {store}", transaction.store_id);
@@ -87,11 +100,22 @@ impl KafkaSink {
     }
 
     /// Sends what cannot be taken to the quarantine, which is behind Kafka, too.
-    async fn quarantine(&self, source: String, reason: &'static str, detail: String, payload: Bytes) {
+    async fn quarantine(&self, source: String, reason: &'static str, detail: String, mut payload: Bytes) {
+        if !self.refused.lock().is_new(&payload) {
+            return;
+        }
         self.stats.quarantined.fetch_add(1, Relaxed);
         tracing::warn!(%source, reason, %detail, bytes = payload.len(), "sent to the quarantine");
         let headers = [(SOURCE, source.as_str()), (REASON, reason), (DETAIL, detail.as_str())];
-        while !self.topic.put(0, &source, &payload, &headers).await {}
+        loop {
+            match self.topic.put(0, &source, &payload, &headers).await {
+                Ok(()) => return,
+                Err(NotTaken::TooLarge) if payload.is_empty() => return,
+                // The beginning of it says more than nothing.
+                Err(NotTaken::TooLarge) => payload.truncate(payload.len() / 2),
+                Err(NotTaken::ThisTime) => {}
+            }
+        }
     }
 }
 

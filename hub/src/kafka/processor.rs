@@ -12,21 +12,23 @@ use crate::life::{Habits, Life, Surroundings};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::pipeline::{Pipeline, TopicPartition};
 use crate::stats::HubStats;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::statistics::Statistics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// After somebody else turned out to own a partition: long enough for the group to tell us.
 const AFTER_FENCE: Duration = Duration::from_secs(3);
-/// Pause before a life is begun anew after other trouble.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pauses before a life is begun anew after other trouble, the first and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A life of this length was not the same trouble as before.
+const GOOD: Duration = Duration::from_secs(60);
 
 /// Hears of the group's decisions.
 struct Group {
@@ -41,6 +43,8 @@ impl ClientContext for Group {
         let held = held.filter(|held| owned.contains(&held.partition));
         let lag: i64 = held.map(|held| held.consumer_lag.max(0)).sum();
         self.stats.kafka_lag.store(lag as u64, Relaxed);
+        let spare = statistics.cgrp.is_some_and(|group| group.join_state == "steady" && group.assignment_size == 0);
+        self.stats.kafka_spare.store(spare, Relaxed);
     }
 }
 
@@ -60,9 +64,13 @@ impl ConsumerContext for Group {
         }
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(new) => {
+                // What comes before the lake was asked for the offsets would be dropped.
+                if let Err(error) = consumer.pause(new) {
+                    tracing::debug!("pausing new partitions: {error}");
+                }
                 let new = new.elements();
                 self.change(|owned| owned.extend(new.iter().map(|element| element.partition())));
             }
@@ -93,9 +101,10 @@ impl Processor {
     /// Processes until `stop`, which is followed by a last commit.
     ///
     /// # Errors
-    /// If Kafka does not answer at the start, or a setting of its client is wrong.
+    /// If Kafka does not answer at the start, a setting of its client is wrong, or the client gives up.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let count = self.settings.ensure_topic().await?;
+        let stats = &self.around.stats;
         let (owned, mut assigned) = watch::channel(BTreeSet::new());
         let group = self.settings.group.as_str();
         let ours = [
@@ -112,11 +121,30 @@ impl Processor {
         let consumer: StreamConsumer<Group> = self
             .settings
             .client(&ours, &fixed)
-            .create_with_context(Group { owned, stats: Arc::clone(&self.around.stats) })
+            .create_with_context(Group { owned, stats: Arc::clone(stats) })
             .context("prepare a consumer for Kafka")?;
         consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
         let consumer = Arc::new(consumer);
-        let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, Expected::OfItsPartition(count));
+        let expected = Expected::OfItsPartition(count, Arc::new(self.settings.clone()));
+        let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, expected, Arc::clone(stats));
+        let ended = tokio::select! {
+            () = self.lives(count, &pump, &mut assigned, &stop) => Ok(()),
+            reason = pump.broken() => Err(anyhow!(reason)),
+        };
+        drop(pump);
+        consumer.unsubscribe();
+        ended
+    }
+
+    /// One life after another.
+    async fn lives(
+        &self,
+        count: i32,
+        pump: &Pump,
+        assigned: &mut watch::Receiver<BTreeSet<i32>>,
+        stop: &CancellationToken,
+    ) {
+        let mut pause = PAUSES.0;
         while !stop.is_cancelled() {
             let owned = assigned.borrow_and_update().clone();
             if owned.is_empty() {
@@ -126,8 +154,17 @@ impl Processor {
                 }
                 continue;
             }
-            let pause = match self.one_life(count, owned, &pump, &mut assigned, &stop).await {
-                Ok(()) => continue,
+            let begun = Instant::now();
+            let ended = self.one_life(count, owned, pump, assigned, stop).await;
+            if begun.elapsed() > GOOD {
+                pause = PAUSES.0;
+            }
+            let wait = match ended {
+                Ok(Ended::Asked) => continue,
+                Ok(Ended::Over(reason)) => {
+                    tracing::error!("the pipeline is over: {reason}; it is built anew from the lake");
+                    pause
+                }
                 Err(error) if is_fence(&error) => {
                     self.around.stats.fenced.fetch_add(1, Relaxed);
                     tracing::warn!(
@@ -137,18 +174,17 @@ impl Processor {
                 }
                 Err(error) => {
                     tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake");
-                    PAUSE
+                    pause
                 }
             };
+            pause = (pause * 2).min(PAUSES.1);
             self.around.stats.pipeline_restarts.fetch_add(1, Relaxed);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(wait) => {}
+                _ = assigned.changed() => {}
                 () = stop.cancelled() => {}
             }
         }
-        drop(pump);
-        consumer.unsubscribe();
-        Ok(())
     }
 
     async fn one_life(
@@ -158,14 +194,18 @@ impl Processor {
         pump: &Pump,
         assigned: &mut watch::Receiver<BTreeSet<i32>>,
         stop: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         let topic = self.settings.topic.clone();
         let partition = |&partition: &i32| TopicPartition { topic: topic.clone(), partition };
         let habits = Habits { topic_partitions: owned.iter().map(partition).collect(), ..self.habits.clone() };
         tracing::info!(partitions = ?owned, "taking partitions over");
+        ensure!(
+            owned.iter().all(|partition| *partition < count),
+            "the topic {topic} had {count} partitions when this process started, and has more now: a store must not move from \
+             one partition to another"
+        );
         let ownership = Ownership::Partitions(OwnedPartitions { topic: topic.clone(), count, owned });
-        let stop_cycle = stop.child_token();
-        let begun = Life::begin(&self.around, habits, ownership, stop_cycle.clone()).await?;
+        let begun = Life::begin(&self.around, habits, ownership, stop.child_token()).await?;
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
         let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());
@@ -176,11 +216,15 @@ impl Processor {
                 self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
                 self.leads.send_replace(leading);
                 tokio::select! {
-                    ended = &mut cycle => ended.map_err(anyhow::Error::from),
+                    ended = &mut cycle => match ended {
+                        Ok(()) if stop.is_cancelled() => Ok(Ended::Asked),
+                        Ok(()) => Ok(Ended::Over(pipeline.over_and_why().await)),
+                        Err(error) => Err(error.into()),
+                    },
                     _ = assigned.changed() => {
-                        // Nothing more is committed but what is on its way, and that only where it is still ours.
+                        // Nothing more is begun; what is on its way is committed only where it is still ours.
                         pipeline.fail("the partitions have changed".to_owned());
-                        cycle.await.map_err(anyhow::Error::from)
+                        cycle.await.map(|()| Ended::Asked).map_err(anyhow::Error::from)
                     }
                 }
             }
@@ -192,6 +236,14 @@ impl Processor {
         servants.end().await;
         ended
     }
+}
+
+/// Why a life ended well.
+enum Ended {
+    /// It was asked to: the partitions changed, or the process stops.
+    Asked,
+    /// By itself, since something in it could not go on.
+    Over(String),
 }
 
 fn is_fence(error: &anyhow::Error) -> bool {

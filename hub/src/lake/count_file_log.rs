@@ -10,6 +10,7 @@ use super::tables::TableName;
 use anyhow::Result;
 use deltalake::arrow::array::StringArray;
 use futures::TryStreamExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The application id whose version in silver/inventory_snapshot is the newest batch that has been taken.
@@ -20,6 +21,8 @@ pub const BATCH_ID: &str = "onhand/count-files";
 pub struct PlannedFile {
     /// The batch.
     pub batch: i64,
+    /// The newest batch that had been taken when this one was planned; 0 if none had.
+    pub after: i64,
     /// Its name in the folder.
     pub name: String,
     /// Bytes.
@@ -34,6 +37,17 @@ pub struct PlannedFile {
     pub error: Option<String>,
 }
 
+/// What the log says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known<T> {
+    /// What stands for each file that was taken.
+    pub taken: Vec<T>,
+    /// The newest batch that was taken; 0: none.
+    pub newest_taken: i64,
+    /// The newest batch, taken or not.
+    pub newest: i64,
+}
+
 /// The table. Opened anew for each use: plans are few.
 #[derive(Debug, Clone)]
 pub struct CountFileLog(Lake);
@@ -44,28 +58,33 @@ impl CountFileLog {
         Self(lake)
     }
 
-    /// Tells name, size and time of every file that was taken; nothing is kept of them here, since there may be millions.
-    /// Returns the newest batch, taken or not.
+    /// What is known: files that were taken by what `stands_for` makes of name, size and time, since there may be millions.
     ///
     /// # Errors
     /// If a table cannot be read.
-    pub async fn visit_taken(&self, mut visit: impl FnMut(&str, u64, i64)) -> Result<i64> {
+    pub async fn read<T>(&self, stands_for: impl Fn(&str, u64, i64) -> T) -> Result<Known<T>> {
         let mut counts = Table::open_or_create(&self.0, TableName::InventorySnapshot).await?;
         let newest_taken = counts.transaction_version(BATCH_ID).await?.unwrap_or(0);
         let table = Table::open_or_create(&self.0, TableName::CountFiles).await?;
-        let mut newest = newest_taken;
-        let mut batches = std::pin::pin!(table.read_all(&["batch", "name", "size", "modified"]));
-        while let Some(rows) = batches.try_next().await? {
-            let (numbers, names) = (read_longs(&rows, 0)?, read_strings(&rows, 1)?);
-            let (sizes, modified) = (read_longs(&rows, 2)?, micros(&rows, 3)?);
+        let mut batches: BTreeMap<i64, (i64, Vec<T>)> = BTreeMap::new();
+        let mut rows = std::pin::pin!(table.read_all(&["batch", "after", "name", "size", "modified"]));
+        while let Some(rows) = rows.try_next().await? {
+            let (numbers, after) = (read_longs(&rows, 0)?, read_longs(&rows, 1)?);
+            let (names, sizes, modified) = (read_strings(&rows, 2)?, read_longs(&rows, 3)?, micros(&rows, 4)?);
             for row in 0..rows.num_rows() {
-                newest = newest.max(numbers[row]);
-                if numbers[row] <= newest_taken {
-                    visit(names.value(row), sizes[row] as u64, modified[row]);
-                }
+                let batch = batches.entry(numbers[row]).or_insert_with(|| (after[row], Vec::new()));
+                batch.1.push(stands_for(names.value(row), sizes[row] as u64, modified[row]));
             }
         }
-        Ok(newest)
+        let newest_planned = batches.keys().next_back().copied().unwrap_or(0);
+        let mut known = Known { taken: Vec::new(), newest_taken, newest: newest_taken.max(newest_planned) };
+        // From each batch that was taken to the one before it: in between are those that were planned and given up.
+        let mut next = newest_taken;
+        while let Some((after, files)) = batches.remove(&next) {
+            known.taken.extend(files);
+            next = after;
+        }
+        Ok(known)
     }
 
     /// Files are planned. The application ids are those of whoever loads files, and `version` is above all before: another
@@ -84,6 +103,7 @@ impl CountFileLog {
                 times(rows.iter().map(|f| f.planned_at)),
                 Arc::new(rows.iter().map(|f| f.error.as_deref()).collect::<StringArray>()),
                 longs(rows.iter().map(|f| f.batch)),
+                longs(rows.iter().map(|f| f.after)),
             ]
         })?;
         let adds = table.write(batches).await?;
@@ -101,25 +121,32 @@ mod tests {
     async fn a_batch_is_taken_once_silver_says_so_and_a_former_loader_is_refused() {
         let (_folder, lake) = lake();
         let log = CountFileLog::new(lake.clone());
-        let file = |batch: i64| PlannedFile {
+        let file = |batch: i64, after: i64, name: &str| PlannedFile {
             batch,
-            name: format!("inventory_snapshot_{batch}"),
+            after,
+            name: name.to_owned(),
             size: 1,
             modified: 2,
             rows: 1,
             planned_at: 3,
             error: None,
         };
+        let take = async |batch: i64| {
+            let mut counts = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
+            counts.commit(CommitRequest::append(Vec::new()).with_notes([(BATCH_ID.to_owned(), batch)])).await.unwrap();
+        };
+        let read = async || log.read(|name, size, modified| (name.to_owned(), size, modified)).await.unwrap();
         let ids = ["p0".to_owned()];
-        log.plan(&[file(1)], &ids, 1 << 32 | 1).await.unwrap();
-        let mut counts = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
-        counts.commit(CommitRequest::append(Vec::new()).with_notes([(BATCH_ID.to_owned(), 1)])).await.unwrap();
-        log.plan(&[file(2)], &ids, 2 << 32 | 1).await.unwrap();
-        let mut taken = Vec::new();
-        let newest =
-            log.visit_taken(|name, size, modified| taken.push((name.to_owned(), size, modified))).await.unwrap();
-        assert_eq!((newest, taken), (2, vec![("inventory_snapshot_1".to_owned(), 1, 2)]));
-        let refused = log.plan(&[file(3)], &ids, 1 << 32 | 2).await.unwrap_err();
+        log.plan(&[file(1, 0, "a")], &ids, 1 << 32 | 1).await.unwrap();
+        take(1).await;
+        log.plan(&[file(2, 1, "b"), file(2, 1, "c")], &ids, 2 << 32 | 1).await.unwrap();
+        let a = ("a".to_owned(), 1, 2);
+        assert_eq!(read().await, Known { taken: vec![a.clone()], newest_taken: 1, newest: 2 });
+        // The second batch was given up: whoever came next could not read c.
+        log.plan(&[file(3, 1, "b")], &ids, 3 << 32 | 1).await.unwrap();
+        take(3).await;
+        assert_eq!(read().await, Known { taken: vec![("b".to_owned(), 1, 2), a], newest_taken: 3, newest: 3 });
+        let refused = log.plan(&[file(4, 3, "d")], &ids, 2 << 32 | 2).await.unwrap_err();
         assert!(matches!(refused, CommitError::Fenced { .. }), "{refused}");
     }
 }

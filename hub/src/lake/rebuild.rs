@@ -15,7 +15,7 @@ use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity};
-use crate::ownership::{EMBEDDED, Ownership};
+use crate::ownership::EMBEDDED;
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use anyhow::{Context, Result};
@@ -40,7 +40,7 @@ const COUNTS_HELD: usize = 50_000;
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
-    let epoch = tables.take_over(&Ownership::Whole).await?;
+    let epoch = tables.take_over_from_all().await?;
     if from_bronze {
         let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;
         println!("silver from bronze: {changes} changes, {counts} counts");
@@ -382,6 +382,7 @@ mod tests {
         let log = CountFileLog::new(lake.clone());
         let file = PlannedFile {
             batch: 1,
+            after: 0,
             name: "counts.txt".to_owned(),
             size: 1,
             modified: 1,
@@ -393,9 +394,8 @@ mod tests {
         let mut counts = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
         counts.commit(CommitRequest::append(Vec::new()).with_notes([(BATCH_ID.to_owned(), 1)])).await.unwrap();
         let taken = async || {
-            let mut files = 0;
-            let newest = log.visit_taken(|_, _, _| files += 1).await.unwrap();
-            (files, newest)
+            let known = log.read(|name, _, _| name.to_owned()).await.unwrap();
+            (known.taken.len(), known.newest)
         };
         run(lake.root(), false).await.unwrap();
         assert_eq!(taken().await, (1, 1));

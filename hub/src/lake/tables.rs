@@ -405,7 +405,12 @@ static DEFINITIONS: [Definition; TableName::ALL.len()] = [
             column("rows", ColumnType::Long, "Counts it held; 0 if it was refused"),
             column("planned_at", ColumnType::Timestamp, "When it became part of its batch, UTC"),
             column("error", ColumnType::String, "Why it was refused"),
-            column("batch", ColumnType::Long, "Its batch: taken once inventory_snapshot's onhand/count-files is there"),
+            column(
+                "batch",
+                ColumnType::Long,
+                "Its batch; the newest that was taken is the version of onhand/count-files in inventory_snapshot",
+            ),
+            column("after", ColumnType::Long, "The newest batch that had been taken when this one was planned"),
         ],
         unique: &[],
     },
