@@ -6,7 +6,7 @@ import sys
 import tomllib
 
 import yaml
-from sources import ROOT, hub_settings, wrong_variables
+from sources import ROOT, hub_settings, tested_versions, wrong_variables
 
 DEPLOY = ROOT / "deploy"
 wrong = []
@@ -37,6 +37,9 @@ def compose():
                 say("its Containerfile is not there")
         elif not re.fullmatch(r"[a-z.]+/[a-z0-9/-]+:v?\d+\.\d+\.\d+(-[a-z]+)?", service["image"]):
             say(f"image {service['image']} is not pinned, or its registry is not named")
+        for program, version in tested_versions().items():
+            if re.search(rf"/{program}:", service["image"]) and not service["image"].endswith(f":{version}"):
+                say(f"image {service['image']}: the tests run with {version}")
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             there = (DEPLOY / source).exists() if source.startswith(".") else source in model["volumes"]
@@ -100,7 +103,7 @@ def kubernetes():
 
 
 def settings():
-    known = hub_settings()[0]
+    known = hub_settings()
     texts = {str(file.relative_to(DEPLOY)): file.read_text() for file in DEPLOY.rglob("*.toml")}
     texts |= {f"azure.md, block {i}": text for i, text in enumerate(
         re.findall(r"```toml\n(.*?)```", (DEPLOY / "azure.md").read_text(), re.S))}
@@ -119,8 +122,5 @@ def settings():
 compose()
 kubernetes()
 settings()
-coming = hub_settings()[1]
-if coming:
-    print("note: used, and not in the hub's sources yet:", ", ".join(sorted(coming)))
 print(*wrong, sep="\n")
 sys.exit(bool(wrong))

@@ -1,5 +1,6 @@
 """What the sources say: names of metrics and settings, read from the text of the Rust files."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # unit.
 KINDS = ("_total", "_info", "_bucket", "_sum", "_count", "")
 UNITS = ("_seconds", "_bytes", "")
-
-# Settings of the scaled-out form. A name that the hub's sources have needs no entry here.
-COMING = {"kafka_topic", "kafka_partitions", "kafka_group", "kafka_instance", "kafka_raw_topic", "kafka_set"}
 
 
 def _text(folder, stem):
@@ -37,11 +35,18 @@ def is_metric(name, names):
 
 
 def hub_settings():
-    """Settings of `onhand-hub run`, as the file has them, and those of them that the sources do not have yet."""
+    """Settings of `onhand-hub run`, as the file has them."""
     given = _text("hub", "config").split("\ngiven! {", 1)[1].split("\n}", 1)[0]
     names = set(re.findall(r"^    ([a-z_]+),$", given, re.M)) | set(re.findall(r"pub (kafka_[a-z_]+):", _text("hub", "config")))
-    assert {"lake", "http"} <= names, "hub/src/config.rs is written otherwise than this script expects"
-    return names | COMING, COMING - names
+    assert {"lake", "http", "kafka_set"} <= names, "hub/src/config is written otherwise than this script expects"
+    return names
+
+
+def tested_versions():
+    """Versions of the programs that the tests run with, and that are also images of compose.yaml."""
+    kafka = re.search(r"<kafka.version>(.*)</kafka.version>", (ROOT / "tests/kafka/pom.xml").read_text())[1]
+    azurite = json.loads((ROOT / "tests/azurite/package.json").read_text())["dependencies"]["azurite"]
+    return {"kafka": kafka, "azurite": azurite}
 
 
 def agent_settings():
@@ -53,7 +58,7 @@ def agent_settings():
 
 def wrong_variables(names):
     """Environment variables that are named like settings and are none."""
-    hub, agent = hub_settings()[0] | {"config"}, agent_settings() | {"config"}
+    hub, agent = hub_settings() | {"config"}, agent_settings() | {"config"}
     of = {"ONHAND_HUB_": hub, "ONHAND_AGENT_": agent}
     return [name for name in names for prefix, known in of.items()
             if name.startswith(prefix) and name.removeprefix(prefix).lower() not in known]
