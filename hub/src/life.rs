@@ -140,7 +140,8 @@ impl Life {
         stats.gold_dirty_stores.store(behind.len() as u64, Relaxed);
         tracing::info!(stores, items, behind = behind.len(), epoch, took = ?started.elapsed(), "recovered from the lake");
 
-        let pipeline = Arc::new(Pipeline::new(directory, progress, habits.bronze, habits.most_awaiting_rows, stats));
+        let pipeline = Pipeline::new(directory, progress, habits.bronze, habits.most_awaiting_rows, stats);
+        let pipeline = Arc::new(pipeline.owning(ownership.clone(), offsets.clone()));
         let cycle = CommitCycle {
             tables,
             epoch,

@@ -7,6 +7,7 @@
 
 use crate::actors::{Directory, StoreUnavailable, TakeEvents, Taken};
 use crate::gateway::progress::{Position, Progress, Verdict};
+use crate::ownership::Ownership;
 use crate::rows::{BronzeRow, QuarantineRow, Source};
 use crate::stats::HubStats;
 use onhand_common::frame::Frame;
@@ -51,6 +52,8 @@ type AwaitingBronze = (CoveredBy, BronzeRow);
 
 /// See the module.
 pub struct Pipeline {
+    /// Which stores are moved here.
+    pub ownership: Ownership,
     /// The stores.
     pub directory: Directory,
     /// Counters of the process.
@@ -103,6 +106,7 @@ impl Pipeline {
     /// A pipeline over stores that stand as the lake has them. `most_rows` may await a commit.
     pub fn new(directory: Directory, progress: Progress, bronze: bool, most_rows: usize, stats: Arc<HubStats>) -> Self {
         Self {
+            ownership: Ownership::Whole,
             directory,
             stats,
             progress: Mutex::new(progress),
@@ -120,6 +124,13 @@ impl Pipeline {
             failed: CancellationToken::new(),
             failure: Mutex::default(),
         }
+    }
+
+    /// With what it owns, and the offsets from which its partitions are read on.
+    #[must_use]
+    pub fn owning(mut self, ownership: Ownership, offsets: BTreeMap<TopicPartition, i64>) -> Self {
+        (self.ownership, self.offsets) = (ownership, Mutex::new(offsets));
+        self
     }
 
     /// What is to be made of a frame, and up to where its epoch is durable.
@@ -200,6 +211,11 @@ impl Pipeline {
             bronze.lock().push((CoveredBy::Offset(partition.clone(), next), row));
         }
         self.offsets.lock().insert(partition.clone(), next);
+    }
+
+    /// The next offset of each partition that is read.
+    pub fn offsets(&self) -> BTreeMap<TopicPartition, i64> {
+        self.offsets.lock().clone()
     }
 
     /// Keeps a document that no agent numbered for bronze.

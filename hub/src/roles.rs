@@ -1,6 +1,6 @@
 //! The two halves of the cloud side when Kafka stands between them. (All of it in one process: supervision.rs.)
 
-use crate::config::HubConfig;
+use crate::config::{HubConfig, MqttSide, Role};
 use crate::count_files::{CountFiles, Destination, Folder};
 use crate::gateway::{AckBoard, GatewayStats, Intake};
 use crate::kafka::gateway::KafkaSink;
@@ -51,7 +51,8 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
         reload_reference: Arc::clone(&nothing),
         updates: broadcast::Sender::new(1),
         started: Instant::now(),
-        has_pipeline: false,
+        role: Role::Gateway,
+        external_broker: matches!(config.mqtt, MqttSide::External { .. }),
     };
     let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
     tracing::info!(kafka = settings.bootstrap, topic = settings.topic, %mqtt, %http, "gateway started");
@@ -84,7 +85,8 @@ pub async fn processor(config: HubConfig) -> Result<()> {
         reload_reference: Arc::clone(&around.reload_reference),
         updates: around.updates.clone(),
         started: Instant::now(),
-        has_pipeline: true,
+        role: Role::Processor,
+        external_broker: false,
     };
     let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
     tracing::info!(lake = around.lake.root(), kafka = settings.bootstrap, topic = settings.topic, %http, "processor started");

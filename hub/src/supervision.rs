@@ -115,7 +115,8 @@ impl Hub {
             reload_reference: Arc::clone(&self.around.reload_reference),
             updates: self.around.updates.clone(),
             started: Instant::now(),
-            has_pipeline: true,
+            role: Role::All,
+            external_broker: false,
         };
         let (http_address, web) = web::start(web_state, self.config.http)
             .with_context(|| format!("listen for HTTP on {}", self.config.http))?;

@@ -7,13 +7,17 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc;
 
 /// Messages that a worker may be behind before its partition is paused.
 const WAITING: usize = 64;
+/// Bytes that all workers together may be behind before whatever comes more pauses its partition.
+const WAITING_BYTES: usize = 32 << 20;
 
 /// A message, taken out of the consumer's hands.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Received {
     /// Where it came from.
     pub partition: TopicPartition,
@@ -29,17 +33,35 @@ pub struct Received {
     pub timestamp_type: i32,
     /// Headers that are text.
     pub headers: BTreeMap<String, String>,
+    /// Its bytes, as long as it waits.
+    _weight: Weight,
+}
+
+/// Bytes that count until this is dropped.
+#[derive(Debug)]
+pub struct Weight {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl Received {
-    fn of(message: &BorrowedMessage<'_>) -> Self {
+    fn of(message: &BorrowedMessage<'_>, all: &Arc<AtomicUsize>) -> Self {
         use rdkafka::Timestamp::{CreateTime, LogAppendTime, NotAvailable};
         let (timestamp, timestamp_type) = match message.timestamp() {
             NotAvailable => (0, -1),
             CreateTime(at) => (at, 0),
             LogAppendTime(at) => (at, 1),
         };
+        let bytes = message.key_len() + message.payload_len();
+        all.fetch_add(bytes, Relaxed);
         Self {
+            _weight: Weight { all: Arc::clone(all), bytes },
             partition: TopicPartition { topic: message.topic().to_owned(), partition: message.partition() },
             offset: message.offset(),
             key: message.key().map(Bytes::copy_from_slice),
@@ -82,6 +104,8 @@ struct Lane {
 #[derive(Default)]
 pub struct Lanes {
     lanes: BTreeMap<TopicPartition, Lane>,
+    /// Of messages that wait.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Lanes {
@@ -110,11 +134,12 @@ impl Lanes {
         message: &BorrowedMessage<'_>,
         consumer: &StreamConsumer<C>,
     ) -> Result<u64, WentBack> {
-        let received = Received::of(message);
+        let received = Received::of(message, &self.bytes);
+        let full = self.bytes.load(Relaxed) > WAITING_BYTES;
         let Some(lane) = self.lanes.get_mut(&received.partition) else { return Ok(0) };
         if received.offset < lane.next {
             // Left over from before a seek, unless the lane has begun.
-            let (partition, wanted, found) = (received.partition, lane.next, received.offset);
+            let (partition, wanted, found) = (received.partition.clone(), lane.next, received.offset);
             return if lane.begun { Err(WentBack { partition, wanted, found }) } else { Ok(0) };
         }
         let missing = (received.offset - lane.next) as u64;
@@ -125,7 +150,7 @@ impl Lanes {
         }
         lane.begun = true;
         lane.next = received.offset + 1;
-        if lane.held.is_empty() {
+        if lane.held.is_empty() && !full {
             match lane.worker.try_send(received) {
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return Ok(missing),
                 Err(mpsc::error::TrySendError::Full(back)) => lane.held.push_back(back),
@@ -148,7 +173,7 @@ impl Lanes {
                     break;
                 }
             }
-            if lane.paused && lane.held.is_empty() {
+            if lane.paused && lane.held.is_empty() && self.bytes.load(Relaxed) <= WAITING_BYTES {
                 lane.paused = !resume(consumer, partition);
             }
         }

@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 const AFTER_FENCE: Duration = Duration::from_secs(3);
 /// Pauses before a life is begun anew after other trouble, the first and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Time between two looks at how much there is to read, and how long one may take.
+const LAG_EVERY: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A life of this length was not the same trouble as before.
 const GOOD: Duration = Duration::from_secs(60);
 
@@ -38,11 +41,6 @@ struct Group {
 
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
-        let owned = self.owned.borrow();
-        let held = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let held = held.filter(|held| owned.contains(&held.partition));
-        let lag: i64 = held.map(|held| held.consumer_lag.max(0)).sum();
-        self.stats.kafka_lag.store(lag as u64, Relaxed);
         let spare = statistics.cgrp.is_some_and(|group| group.join_state == "steady" && group.assignment_size == 0);
         self.stats.kafka_spare.store(spare, Relaxed);
     }
@@ -50,8 +48,13 @@ impl ClientContext for Group {
 
 impl Group {
     fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
-        self.owned.send_modify(change);
-        self.stats.kafka_rebalances.fetch_add(1, Relaxed);
+        // A decision may leave everything as it is; no life should end for that.
+        let changed = self.owned.send_if_modified(|owned| {
+            let before = owned.clone();
+            change(owned);
+            *owned != before
+        });
+        self.stats.kafka_rebalances.fetch_add(u64::from(changed), Relaxed);
         self.stats.kafka_partitions.store(self.owned.borrow().len() as u64, Relaxed);
     }
 }
@@ -130,10 +133,35 @@ impl Processor {
         let ended = tokio::select! {
             () = self.lives(count, &pump, &mut assigned, &stop) => Ok(()),
             reason = pump.broken() => Err(anyhow!(reason)),
+            () = self.watch_lag(&consumer) => Ok(()),
         };
         drop(pump);
         consumer.unsubscribe();
         ended
+    }
+
+    /// Asks now and then how much of the partitions has not been read. (librdkafka itself knows the end of a partition only
+    /// from fetching it, and what is paused is not fetched.)
+    async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>) {
+        loop {
+            tokio::time::sleep(LAG_EVERY).await;
+            let pipeline = self.pipeline.borrow().clone();
+            let Some(pipeline) = pipeline else { continue };
+            let (next, consumer) = (pipeline.offsets(), Arc::clone(consumer));
+            let look = tokio::task::spawn_blocking(move || {
+                let mut lag = 0;
+                for (TopicPartition { topic, partition }, next) in next {
+                    let (low, high) = consumer.fetch_watermarks(&topic, partition, PATIENCE)?;
+                    lag += (high - next.max(low)).max(0) as u64;
+                }
+                rdkafka::error::KafkaResult::Ok(lag)
+            });
+            match look.await {
+                Ok(Ok(lag)) => self.around.stats.kafka_lag.store(lag, Relaxed),
+                Ok(Err(error)) => tracing::debug!("asking how much there is to read: {error}"),
+                Err(_) => return,
+            }
+        }
     }
 
     /// One life after another.
@@ -205,7 +233,11 @@ impl Processor {
              one partition to another"
         );
         let ownership = Ownership::Partitions(OwnedPartitions { topic: topic.clone(), count, owned });
-        let begun = Life::begin(&self.around, habits, ownership, stop.child_token()).await?;
+        let begun = tokio::select! {
+            begun = Life::begin(&self.around, habits, ownership, stop.child_token()) => begun?,
+            // What is being taken over may be somebody else's by now.
+            _ = assigned.changed() => return Ok(Ended::Asked),
+        };
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
         let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());

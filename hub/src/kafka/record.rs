@@ -33,6 +33,8 @@ pub async fn work(mut queue: mpsc::Receiver<Received>, room: Arc<Notify>, pipeli
         if take(&pipeline, record, &expected).await.is_err() {
             return;
         }
+        // Its bytes are free only now.
+        room.notify_one();
     }
 }
 

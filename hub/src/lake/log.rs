@@ -13,12 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 use buoyant_kernel::Snapshot as KernelSnapshot;
 use deltalake::kernel::{Action, Add, Remove, Snapshot};
 use deltalake::logstore::LogStoreRef;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use onhand_common::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +28,10 @@ pub(crate) const SINCE_TAG: &str = "onhand.since";
 pub const REFLECTS_KEY: &str = "onhand";
 /// A handle that learned nothing for so long reads its log anew: below the shortest time for which log entries are kept.
 const STALE_AFTER: Duration = Duration::from_secs(900);
+/// Newest entries in which transactions are looked for before a checkpoint is read: as many as lie between two of them.
+const ENTRIES_READ: usize = 128;
+/// Entries that are read at the same time.
+const ENTRIES_AT_ONCE: usize = 16;
 /// The key of a commit's metadata under which its writer finds its own entry again.
 pub(crate) const COMMIT_ID_KEY: &str = "onhandCommit";
 
@@ -259,29 +263,50 @@ impl Table {
         Ok(self.transactions[app_id])
     }
 
-    /// Looks all of them up at once, which is cheaper.
+    /// Looks all of them up at once: in the newest entries, which nearly always tell, and behind those in the checkpoint.
     ///
     /// # Errors
     /// If the log cannot be read.
     pub async fn learn_transactions(&mut self, app_ids: &[String]) -> Result<()> {
-        let unknown: Vec<String> =
-            app_ids.iter().filter(|app_id| !self.transactions.contains_key(*app_id)).cloned().collect();
-        if unknown.is_empty() {
-            return Ok(());
+        let mut unknown: BTreeSet<&String> =
+            app_ids.iter().filter(|app_id| !self.transactions.contains_key(*app_id)).collect();
+        let mut found = HashMap::new();
+        let mut entries = futures::stream::iter((0..=self.version).rev().take(ENTRIES_READ))
+            .map(async |version| (version, self.read_entry(version).await))
+            .buffered(ENTRIES_AT_ONCE);
+        while !unknown.is_empty()
+            && let Some((version, entry)) = entries.next().await
+        {
+            let Some(actions) = entry? else { break };
+            for action in actions {
+                if let Action::Txn(txn) = action
+                    && unknown.remove(&txn.app_id)
+                {
+                    found.insert(txn.app_id, Some(txn.version));
+                }
+            }
+            if version == 0 {
+                found.extend(std::mem::take(&mut unknown).into_iter().map(|app_id| (app_id.clone(), None)));
+            }
         }
-        let engine = self.log.engine(None);
-        let root = self.log.root_url().to_string();
-        let version = u64::try_from(self.version).context("a loaded table has a version")?;
-        let look = move || {
-            let snapshot = KernelSnapshot::builder_for(root).at_version(version).build(engine.as_ref())?;
-            let look = |app_id: String| {
-                let found = snapshot.get_app_id_version(&app_id, engine.as_ref())?;
-                Ok((app_id, found))
+        drop(entries);
+        let unknown: Vec<String> = unknown.into_iter().cloned().collect();
+        if !unknown.is_empty() {
+            let engine = self.log.engine(None);
+            let root = self.log.root_url().to_string();
+            let version = u64::try_from(self.version).context("a loaded table has a version")?;
+            let look = move || {
+                let snapshot = KernelSnapshot::builder_for(root).at_version(version).build(engine.as_ref())?;
+                let look = |app_id: String| {
+                    let found = snapshot.get_app_id_version(&app_id, engine.as_ref())?;
+                    Ok((app_id, found))
+                };
+                unknown.into_iter().map(look).collect::<buoyant_kernel::DeltaResult<Vec<_>>>()
             };
-            unknown.into_iter().map(look).collect::<buoyant_kernel::DeltaResult<Vec<_>>>()
-        };
-        let found = tokio::task::spawn_blocking(look).await?;
-        self.transactions.extend(found.with_context(|| format!("look for transactions in {}", self.name))?);
+            let looked = tokio::task::spawn_blocking(look).await?;
+            found.extend(looked.with_context(|| format!("look for transactions in {}", self.name))?);
+        }
+        self.transactions.extend(found);
         Ok(())
     }
 

@@ -46,20 +46,37 @@ impl Tables {
     /// If one cannot be read or created.
     pub async fn open(lake: &Lake) -> Result<Self> {
         let table = |name| Table::open_or_create(lake, name);
+        let (bronze, changes, counts, latest, stores, items, change_types) = futures::try_join!(
+            table(TableName::RawInventoryChange),
+            table(TableName::InventoryChange),
+            table(TableName::InventorySnapshot),
+            table(TableName::LatestInventorySnapshot),
+            table(TableName::Store),
+            table(TableName::Item),
+            table(TableName::InventoryChangeType),
+        )?;
+        let (quarantine, gold, uncounted, positions, event_log, count_files) = futures::try_join!(
+            table(TableName::Quarantine),
+            table(TableName::InventoryCurrent),
+            table(TableName::UncountedInventory),
+            table(TableName::Positions),
+            table(TableName::EventLog),
+            table(TableName::CountFiles),
+        )?;
         Ok(Self {
-            bronze: table(TableName::RawInventoryChange).await?,
-            changes: table(TableName::InventoryChange).await?,
-            counts: table(TableName::InventorySnapshot).await?,
-            latest: table(TableName::LatestInventorySnapshot).await?,
-            stores: table(TableName::Store).await?,
-            items: table(TableName::Item).await?,
-            change_types: table(TableName::InventoryChangeType).await?,
-            quarantine: table(TableName::Quarantine).await?,
-            gold: table(TableName::InventoryCurrent).await?,
-            uncounted: table(TableName::UncountedInventory).await?,
-            positions: table(TableName::Positions).await?,
-            event_log: table(TableName::EventLog).await?,
-            count_files: table(TableName::CountFiles).await?,
+            bronze,
+            changes,
+            counts,
+            latest,
+            stores,
+            items,
+            change_types,
+            quarantine,
+            gold,
+            uncounted,
+            positions,
+            event_log,
+            count_files,
         })
     }
 

@@ -105,8 +105,13 @@ pub(super) async fn item(web: Data<Web>, request: HttpRequest) -> Result<HttpRes
     Parameters::of(&request, &[])?;
     let store: StoreId = path_parameter(&request, "store_id")?;
     let item: ItemId = path_parameter(&request, "item_id")?;
-    let Some(address) = web.pipeline()?.directory.get(store.get()) else {
-        return Err(ApiError::not_found(format!("nothing was heard of store {store}")));
+    let pipeline = web.pipeline()?;
+    let Some(address) = pipeline.directory.get(store.get()) else {
+        let reason = match pipeline.ownership.owns(store.get()) {
+            true => format!("nothing was heard of store {store}"),
+            false => format!("store {store} is not with this processor: ask the others"),
+        };
+        return Err(ApiError::not_found(reason));
     };
     let asked = async { address.send(GetItem(item.get())).await.map_err(|error| store_gone(store.get(), error)) };
     match within_limit(asked).await? {

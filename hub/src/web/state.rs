@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::names::Names;
 use super::readiness::StallWatch;
 use crate::actors::ItemUpdate;
+use crate::config::Role;
 use crate::gateway::{GatewayStats, Intake};
 use crate::metrics::{Metrics, Sources};
 use crate::pipeline::Pipeline;
@@ -12,6 +13,7 @@ use onhand_common::ReferenceData;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +42,10 @@ pub struct WebState {
     pub updates: broadcast::Sender<ItemUpdate>,
     /// When the process started.
     pub started: Instant,
-    /// Whether there has to be a pipeline; a gateway has none.
-    pub has_pipeline: bool,
+    /// Which part of the cloud side this is: a gateway has no pipeline.
+    pub role: Role,
+    /// Agents come through a broker that runs elsewhere.
+    pub external_broker: bool,
 }
 
 /// [`WebState`] and what the handlers keep for themselves.
@@ -82,8 +86,13 @@ impl Web {
 
     /// The pipeline of now, for a request that needs it.
     pub(super) fn pipeline(&self) -> Result<Arc<Pipeline>, ApiError> {
-        self.running()
-            .ok_or_else(|| ApiError::unavailable("the hub is reading its state from the lake; ask again soon"))
+        self.running().ok_or_else(|| match self.state.role {
+            Role::Gateway => ApiError::not_found("a gateway has no stores: ask the processors"),
+            Role::Processor if self.state.stats.kafka_spare.load(Relaxed) => {
+                ApiError::not_found("this processor stands by, and has no stores: ask the others")
+            }
+            _ => ApiError::unavailable("the hub is reading its state from the lake; ask again soon"),
+        })
     }
 
     /// The names of now, looked up by id.

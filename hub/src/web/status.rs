@@ -4,6 +4,7 @@ use super::error::{ApiError, ErrorBody};
 use super::query::Parameters;
 use super::readiness::STALLED_AFTER;
 use super::state::Web;
+use crate::config::Role;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -33,8 +34,12 @@ pub(super) async fn healthz() -> HttpResponse {
     (status = 503, description = "It is not; `error` says why", body = ErrorBody),
 ))]
 pub(super) async fn readyz(web: Data<Web>) -> Result<HttpResponse, ApiError> {
-    if web.state.has_pipeline && !web.state.stats.kafka_spare.load(Relaxed) {
+    let state = &web.state;
+    if state.role != Role::Gateway && !state.stats.kafka_spare.load(Relaxed) {
         web.pipeline()?;
+    }
+    if state.external_broker && state.gateway.connections.load(Relaxed) == 0 {
+        return Err(ApiError::unavailable("it is not connected to the broker"));
     }
     let waiting = web.waiting(Instant::now());
     if waiting > STALLED_AFTER {

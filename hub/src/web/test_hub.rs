@@ -68,7 +68,8 @@ impl TestHub {
             reload_reference: reload_reference.clone(),
             updates,
             started: Instant::now(),
-            has_pipeline: true,
+            role: crate::config::Role::All,
+            external_broker: false,
         };
         let (address, server) = start(state.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         Self {
