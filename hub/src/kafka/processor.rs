@@ -45,8 +45,16 @@ impl ClientContext for Group {
 }
 
 impl Group {
+    /// Nothing ends where nothing changes: a group that rebalances tells each of its members, with an empty list.
     fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
-        self.owned.send_modify(change);
+        let changed = self.owned.send_if_modified(|owned| {
+            let before = owned.clone();
+            change(owned);
+            *owned != before
+        });
+        if !changed {
+            return;
+        }
         self.stats.kafka_rebalances.fetch_add(1, Relaxed);
         self.stats.kafka_partitions.store(self.owned.borrow().len() as u64, Relaxed);
     }
