@@ -47,6 +47,7 @@ impl ClientContext for Group {
 }
 
 impl Group {
+    /// Nothing ends where nothing changes: a group that rebalances tells each of its members, with an empty list.
     fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
         // A decision may leave everything as it is; no life should end for that.
         let changed = self.owned.send_if_modified(|owned| {

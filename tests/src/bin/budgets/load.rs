@@ -3,6 +3,7 @@
 use onhand_common::frame::{MAX_BODY, MAX_EVENTS, encode_event, seal};
 use onhand_common::{AgentId, Count, Epoch, Event, Line, Seq, Timestamp, TransId, Transaction};
 use onhand_tests::sandbox::MqttClient;
+use std::path::Path;
 
 /// 2021-01-01, in microseconds.
 const START: i64 = 1_609_459_200_000_000;
@@ -14,14 +15,19 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Packs events.
+    /// Packs events, as many into a frame as it takes.
     pub fn pack(agent: &str, events: impl IntoIterator<Item = Event>) -> Self {
+        Self::pack_by(MAX_EVENTS, agent, events)
+    }
+
+    /// Packs events, at most `most` into a frame.
+    pub fn pack_by(most: usize, agent: &str, events: impl IntoIterator<Item = Event>) -> Self {
         let agent = AgentId::new(agent).expect("a plain name");
         let mut frames = Vec::new();
         let (mut body, mut count, mut first) = (Vec::new(), 0_u32, 1_u64);
         for event in events {
             let encoded = encode_event(&event);
-            if count as usize == MAX_EVENTS || body.len() + encoded.len() > MAX_BODY {
+            if count as usize == most || body.len() + encoded.len() > MAX_BODY {
                 frames.push(seal(&agent, Epoch(1), Seq(0), Seq(first), count, &body));
                 first += u64::from(count);
                 (body, count) = (Vec::new(), 0);
@@ -33,6 +39,11 @@ impl Frames {
             frames.push(seal(&agent, Epoch(1), Seq(0), Seq(first), count, &body));
         }
         Self { agent, frames }
+    }
+
+    /// The frames, as they stand on the wire.
+    pub fn sealed(&self) -> impl Iterator<Item = &[u8]> {
+        self.frames.iter().map(Vec::as_slice)
     }
 
     /// Sends all to a hub in open mode; returns when MQTT has acknowledged them.
@@ -80,4 +91,25 @@ pub fn resident(process: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.
+}
+
+/// Time that a process has spent on processors so far, in seconds, in user and kernel mode.
+pub fn cpu_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process lives");
+    // Behind the name, which may hold anything, utime and stime are the 12th and 13th; a tick is 10 ms for whoever reads this.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    [11, 12].map(|at| fields[at].parse::<f64>().expect("a number")).iter().sum::<f64>() / 100.
+}
+
+/// Bytes of all files below a folder.
+pub fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(of) if of.is_dir() => bytes_below(&entry.path()),
+            Ok(of) => of.len(),
+            // Gone since it was listed.
+            Err(_) => 0,
+        })
+        .sum()
 }

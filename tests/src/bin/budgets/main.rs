@@ -8,7 +8,10 @@ mod hub_rate;
 mod latency;
 mod load;
 mod memory;
+mod rebalance;
 mod report;
+mod scaling;
+mod topic;
 
 use report::Report;
 use std::process::{Command, ExitCode};
@@ -23,7 +26,7 @@ struct Options {
 const HELP: &str = "cargo budgets [--write] [--full-backlog] [--only NAME]
   --write          write the table to BENCHMARKS.md, with machine and commit
   --full-backlog   measure the agent with a backlog of 1 GiB instead of 256 MiB
-  --only NAME      one of: hub_rate, latency, agent, memory, gold_cost";
+  --only NAME      one of: hub_rate, latency, agent, memory, gold_cost, scaling, rebalance";
 
 /// Measures some figures and writes them into the report.
 type Part = fn(&Options, &mut Report);
@@ -49,12 +52,14 @@ fn main() -> ExitCode {
         eprintln!("the workspace does not build");
         return ExitCode::FAILURE;
     }
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 7] = [
         ("hub_rate", |_, report| hub_rate::measure(report)),
         ("latency", |_, report| latency::measure(report)),
         ("agent", |options, report| agent::measure(options.backlog_mib, report)),
         ("memory", |_, report| memory::measure(report)),
         ("gold_cost", |_, report| gold_cost::measure(report)),
+        ("scaling", |_, report| scaling::measure(report)),
+        ("rebalance", |_, report| rebalance::measure(report)),
     ];
     let mut report = Report::default();
     for (name, measure) in parts {
