@@ -46,10 +46,22 @@ impl Part {
         lake: &str,
         environment: Vec<(String, String)>,
     ) -> Self {
+        Self::processor_with(sandbox, name, kafka, lake, environment, &[])
+    }
+
+    /// As [`Part::processor`], with more arguments.
+    pub fn processor_with(
+        sandbox: &Sandbox,
+        name: &str,
+        kafka: &Kafka,
+        lake: &str,
+        environment: Vec<(String, String)>,
+        more: &[&str],
+    ) -> Self {
         let reference = sandbox.reference();
         let reference = reference.to_str().expect("a path of plain characters");
-        let more = ["--role", "processor", "--lake", lake, "--reference", reference];
-        Self::start(sandbox, name, kafka, &more, environment)
+        let processor = ["--role", "processor", "--lake", lake, "--reference", reference];
+        Self::start(sandbox, name, kafka, &[&processor, more].concat(), environment)
     }
 
     fn start(
@@ -87,6 +99,12 @@ impl Part {
     /// What its API says at a path; `None` if it says nothing good.
     pub fn ask(&self, path: &str) -> Option<Value> {
         get_json(&format!("http://{}{path}", self.http))
+    }
+
+    /// A sample of its metrics, by its whole name; `None` if it does not answer.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = get(&format!("http://{}/metrics", self.http))?.text;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until it says that it is ready.
