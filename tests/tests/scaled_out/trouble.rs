@@ -50,9 +50,8 @@ fn make_trouble(cloud: &mut Cloud<'_>, rng: &mut ChaCha8Rng) {
         if frozen.is_some_and(|(_, since)| since.elapsed() >= FREEZE) || trouble == FreezeProcessor {
             thaw(cloud, &mut frozen);
         }
-        let running: Vec<usize> = (0..cloud.processors.len())
-            .filter(|&at| cloud.processors[at].runs() && frozen.is_none_or(|(place, _)| place != at))
-            .collect();
+        let running: Vec<usize> =
+            (0..cloud.processors.len()).filter(|&at| frozen.is_none_or(|(place, _)| place != at)).collect();
         let at = running[rng.random_range(0..running.len())];
         let gateway = rng.random_range(0..2);
         let mut pause = || std::thread::sleep(Duration::from_millis(rng.random_range(100..1_500)));
@@ -69,8 +68,8 @@ fn make_trouble(cloud: &mut Cloud<'_>, rng: &mut ChaCha8Rng) {
             }
             // One at least is left.
             RemoveProcessor if running.len() > 1 => {
-                let part = &mut cloud.processors[at];
-                assert!(part.terminate().success(), "{}", part.log_tail());
+                cloud.remove_processor(at);
+                frozen = frozen.map(|(place, since)| (place - usize::from(place > at), since));
             }
             AddProcessor | RemoveProcessor => cloud.add_processor(),
             KillGateway => {
