@@ -5,14 +5,14 @@ use crate::lake_at::LakeAt;
 use onhand_tests::sandbox::run;
 use onhand_tests::{Sandbox, Verdict};
 
-const TRANSACTIONS: u32 = 60_000;
+const TRANSACTIONS: u32 = 40_000;
 
 fn a_month(sandbox: &Sandbox, lake: &LakeAt<'_>) {
     let dataset = sandbox.path("dataset");
     let stores = month_of_20_stores(sandbox, &dataset, seed(42), TRANSACTIONS);
     let cloud = Cloud::start(lake, sandbox, &stores, 3, &[]);
-    // A month in half a minute: as many commits as fit into it.
-    println!("{}", run(&mut replay(&dataset, &cloud.agents, "86400")).expect_success());
+    // A month in 20 seconds, so that there are many commits.
+    println!("{}", run(&mut replay(&dataset, &cloud.agents, "129600")).expect_success());
     cloud.end(&Verdict { dataset: Some(dataset), ..Verdict::default() });
 }
 
