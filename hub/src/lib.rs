@@ -3,6 +3,7 @@
 pub mod actors;
 pub mod cli;
 pub mod config;
+pub mod count_files;
 pub mod gateway;
 pub mod kafka;
 pub mod lake;

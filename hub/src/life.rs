@@ -103,8 +103,9 @@ impl Life {
         let epoch = tables.take_over(&ownership).await?;
         let recovered = recover(&mut tables, &ownership).await.context("recover from the lake")?;
         let progress = recovered.progress();
-        let offsets =
-            offsets_of(&mut tables, &habits.topic_partitions).await.context("read how far topics have been read")?;
+        let offsets = offsets_of(&mut tables.positions, &habits.topic_partitions)
+            .await
+            .context("read how far topics have been read")?;
         let applicability = Arc::new(Applicability::new(&recovered.reference));
         around.reference.send_replace(Arc::new(recovered.reference));
 
@@ -161,11 +162,20 @@ impl Life {
     }
 }
 
-/// How far each partition has been read, as the lake knows.
-async fn offsets_of(tables: &mut Tables, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
+/// How far each partition has been read, as the lake knows now.
+///
+/// # Errors
+/// If the lake cannot be read.
+pub async fn offsets_in(lake: &Lake, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
+    offsets_of(&mut Table::open(lake, TableName::Positions).await?, partitions).await
+}
+
+async fn offsets_of(positions: &mut Table, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
     let mut offsets = BTreeMap::new();
+    let app_ids: Vec<String> = partitions.iter().map(TopicPartition::offset_id).collect();
+    positions.learn_transactions(&app_ids).await?;
     for partition in partitions {
-        let next = tables.positions.transaction_version(&partition.offset_id()).await?;
+        let next = positions.transaction_version(&partition.offset_id()).await?;
         offsets.insert(partition.clone(), next.unwrap_or(0));
     }
     Ok(offsets)

@@ -69,6 +69,7 @@ impl Collector for Sources {
         let mut out = Out(encoder);
         self.events(&mut out)?;
         self.commits(&mut out)?;
+        self.kafka(&mut out)?;
         self.actors(&mut out)?;
         self.agents(&mut out)?;
         self.gateway(&mut out)?;
@@ -102,6 +103,11 @@ impl Sources {
         out.seconds("gold_commit", "Time spent in gold commits", &s.gold_micros)?;
         out.counter("recounts", "Items that were summed anew from silver", &s.recounts)?;
         out.counter("commit_retries", "Commits that were tried again", &s.commit_retries)?;
+        out.counter(
+            "commit_conflicts",
+            "Commits of others that came first, so that ours came one later",
+            &s.commit_conflicts,
+        )?;
         out.counter("pipeline_restarts", "Times that the pipeline was built anew from the lake", &s.pipeline_restarts)?;
         out.gauge("silver_version", "Version of silver/inventory_change", s.silver_version.load(Relaxed))?;
         out.gauge("gold_version", "Version of gold/inventory_current", s.gold_version.load(Relaxed))?;
@@ -121,6 +127,25 @@ impl Sources {
             out.gauge_of(name, help, Some(Unit::Seconds), at.load(Relaxed) as f64 / 1e6)?;
         }
         Ok(())
+    }
+
+    fn kafka(&self, out: &mut Out<'_>) -> fmt::Result {
+        let s = &self.stats;
+        out.counter("kafka_records", "Records that Kafka took", &s.kafka_records)?;
+        out.counter("kafka_failures", "Records that Kafka did not take; they are sent again", &s.kafka_failures)?;
+        out.gauge(
+            "kafka_lag_records",
+            "Records in this process's partitions that it has not read",
+            s.kafka_lag.load(Relaxed),
+        )?;
+        out.gauge("kafka_partitions", "Partitions that this process holds", s.kafka_partitions.load(Relaxed))?;
+        out.counter("kafka_rebalances", "Times that this process's partitions changed", &s.kafka_rebalances)?;
+        out.counter(
+            "kafka_skipped_records",
+            "Offsets that were missing in a topic when it was read",
+            &s.kafka_skipped,
+        )?;
+        out.counter("fenced", "Commits that were refused since another owns what they move", &s.fenced)
     }
 
     fn actors(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -14,7 +14,7 @@ use onhand_common::{AgentId, Epoch, Event, Seq};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,8 @@ pub struct Pipeline {
     /// The next offset of each partition of a topic.
     offsets: Mutex<BTreeMap<TopicPartition, i64>>,
     bronze: Option<Mutex<Vec<AwaitingBronze>>>,
+    /// The newest batch of count files that is with the stores, or before Kafka on the topic; 0: none.
+    count_files: AtomicI64,
     quarantine: Mutex<Vec<QuarantineRow>>,
     quarantine_room: Semaphore,
     room: Semaphore,
@@ -81,6 +83,8 @@ pub struct CutBegin {
     pub positions: Vec<(AgentId, Position)>,
     /// How far topics have been read: all before is in the cut.
     pub offsets: BTreeMap<TopicPartition, i64>,
+    /// The newest batch of count files, if there was one: all of it is in the cut.
+    pub count_files: Option<i64>,
     /// Rows for bronze.
     pub bronze: Vec<BronzeRow>,
     /// Rows for the quarantine.
@@ -104,6 +108,7 @@ impl Pipeline {
             progress: Mutex::new(progress),
             offsets: Mutex::default(),
             bronze: bronze.then(Mutex::default),
+            count_files: AtomicI64::new(0),
             quarantine: Mutex::default(),
             quarantine_room: Semaphore::new(QUARANTINE_ROWS),
             room: Semaphore::new(most_rows),
@@ -204,6 +209,11 @@ impl Pipeline {
         }
     }
 
+    /// A batch of count files has been taken.
+    pub fn note_count_files(&self, batch: i64) {
+        self.count_files.store(batch, Ordering::Release);
+    }
+
     /// Puts something into quarantine. Waits while too much is on its way there.
     ///
     /// # Errors
@@ -236,12 +246,14 @@ impl Pipeline {
     pub fn begin_cut(&self) -> CutBegin {
         let number = self.next_cut.fetch_add(1, Ordering::AcqRel);
         let room = self.taken_room.swap(0, Ordering::AcqRel);
+        let count_files = Some(self.count_files.swap(0, Ordering::AcqRel)).filter(|&batch| batch > 0);
         let positions = self.progress.lock().positions();
         let offsets = self.offsets.lock().clone();
         let bronze = self.bronze.as_ref().map(|bronze| take_bronze(&mut bronze.lock(), &positions, &offsets));
         let bronze = bronze.unwrap_or_default();
         let quarantine = std::mem::take(&mut *self.quarantine.lock());
-        CutBegin { number, positions, offsets, bronze, quarantine, touched: self.directory.take_touched(), room }
+        let touched = self.directory.take_touched();
+        CutBegin { number, positions, offsets, count_files, bronze, quarantine, touched, room }
     }
 
     /// A cut is in silver for good. Returns the positions that are news to their agents.

@@ -1,15 +1,18 @@
 //! The two halves of the cloud side when Kafka stands between them. (All of it in one process: supervision.rs.)
 
 use crate::config::HubConfig;
+use crate::count_files::{CountFiles, Destination, Folder};
 use crate::gateway::{AckBoard, GatewayStats, Intake};
-use crate::kafka::KafkaSettings;
 use crate::kafka::gateway::KafkaSink;
 use crate::kafka::processor::Processor;
+use crate::kafka::{EventTopic, KafkaSettings};
+use crate::lake::count_file_log::CountFileLog;
 use crate::mqtt_side;
 use crate::stats::HubStats;
 use crate::supervision::{asked_by_signal, habits, say_addresses, surroundings};
 use crate::web::{self, WebState};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
@@ -32,7 +35,10 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
     let (_no_pipeline, pipelines) = watch::channel(None);
     let intake = Arc::new(Intake::new(pipelines.clone(), acks.clone(), Arc::clone(&stats)));
     let settings = kafka(&config)?;
-    let sink = KafkaSink::connect(&settings, acks.clone(), Arc::clone(intake.agents()), Arc::clone(&stats)).await?;
+    let topic = EventTopic::connect(&settings, Arc::clone(&stats)).await?;
+    let (agents, counted) = (Arc::clone(intake.agents()), Arc::clone(&stats));
+    let sink =
+        KafkaSink { topic: topic.clone(), acks: acks.clone(), agents, stats: counted, refused: Mutex::default() };
     let stop = CancellationToken::new();
     let (mqtt, running) = mqtt_side::start(&config, Arc::new(sink), acks, &gateway_stats, stop.clone()).await?;
     let nothing = Arc::new(Notify::new());
@@ -50,12 +56,15 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
     let (http, web) = web::start(state, config.http).with_context(|| format!("listen for HTTP on {}", config.http))?;
     tracing::info!(kafka = settings.bootstrap, topic = settings.topic, %mqtt, %http, "gateway started");
     say_addresses(&config, &mqtt, &http.to_string())?;
-    asked_by_signal(&nothing).await;
+    let ended = tokio::select! {
+        () = asked_by_signal(&nothing) => Ok(()),
+        reason = topic.broken() => Err(anyhow!(reason)),
+    };
     tracing::info!("stopping: no more is taken");
     stop.cancel();
     let _ = tokio::time::timeout(PATIENCE, running).await;
     web.stop().await;
-    Ok(())
+    ended
 }
 
 /// From Kafka to the lake, until SIGTERM or SIGINT.
@@ -82,7 +91,14 @@ pub async fn processor(config: HubConfig) -> Result<()> {
     say_addresses(&config, "", &http.to_string())?;
     let stop = CancellationToken::new();
     let reload = Arc::clone(&around.reload_reference);
-    let processor = Processor { settings, around, habits: habits(&config), pipeline };
+    let (leads, leading) = watch::channel(None);
+    if let Some(place) = &config.count_files {
+        let folder = Folder::open(place).context("count_files")?;
+        let destination = Destination::Topic(EventTopic::connect(&settings, Arc::clone(&around.stats)).await?);
+        let log = CountFileLog::new(around.lake.clone());
+        CountFiles { folder, destination, log, leading }.start(stop.clone());
+    }
+    let processor = Processor { settings, around, habits: habits(&config), pipeline, leads };
     let mut processing = std::pin::pin!(processor.run(stop.clone()));
     let ended = tokio::select! {
         ended = &mut processing => ended,

@@ -1,7 +1,7 @@
 //! Counters of the whole process, from which metrics and the pipeline's status are read.
 
 use crate::actors::Taken;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Monotonic counters since the process started (gauges are named so).
 #[derive(Debug, Default)]
@@ -36,6 +36,24 @@ pub struct HubStats {
     pub recounts: AtomicU64,
     /// Commits that were tried again.
     pub commit_retries: AtomicU64,
+    /// Records that Kafka took.
+    pub kafka_records: AtomicU64,
+    /// Records that it did not take; they are sent again.
+    pub kafka_failures: AtomicU64,
+    /// Gauge: records in the partitions that this process holds which it has not read.
+    pub kafka_lag: AtomicU64,
+    /// Gauge: partitions that this process holds.
+    pub kafka_partitions: AtomicU64,
+    /// Times that the partitions of this process changed.
+    pub kafka_rebalances: AtomicU64,
+    /// Times that a commit was refused since another owns a partition.
+    pub fenced: AtomicU64,
+    /// Commits of others that came first, so that ours took the next place in the log.
+    pub commit_conflicts: AtomicU64,
+    /// Records of topics that were gone before they were read.
+    pub kafka_skipped: AtomicU64,
+    /// This process is a member of the group that has no partition: there are fewer than members.
+    pub kafka_spare: AtomicBool,
     /// Lives of the pipeline after the first one.
     pub pipeline_restarts: AtomicU64,
     /// Gauge: version of silver/inventory_change.

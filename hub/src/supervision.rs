@@ -2,7 +2,7 @@
 //! so that nothing taken is left uncommitted.
 
 use crate::config::{HubConfig, Role};
-use crate::gateway::count_files::{CountFiles, CountFilesRunning};
+use crate::count_files::{CountFiles, CountFilesRunning, Destination, Folder, Leading};
 use crate::gateway::{AckBoard, GatewayStats, Intake};
 use crate::kafka::raw;
 use crate::lake::Lake;
@@ -33,6 +33,8 @@ struct Hub {
     around: Surroundings,
     acks: AckBoard,
     pipeline: watch::Sender<Option<Arc<Pipeline>>>,
+    /// The same, for the loader of count files.
+    leads: watch::Sender<Option<Leading>>,
     /// There has been a pipeline: from now on trouble is waited out.
     came_up: AtomicBool,
 }
@@ -50,7 +52,7 @@ pub async fn run(config: HubConfig) -> Result<()> {
     let acks = AckBoard::default();
     let (pipeline, pipelines) = watch::channel(None);
     let around = surroundings(&config, pipelines, acks.clone()).await?;
-    let hub = Hub { config, around, acks, pipeline, came_up: AtomicBool::new(false) };
+    let hub = Hub { config, around, acks, pipeline, leads: watch::Sender::default(), came_up: AtomicBool::new(false) };
     hub.run().await
 }
 
@@ -119,14 +121,16 @@ impl Hub {
             .with_context(|| format!("listen for HTTP on {}", self.config.http))?;
         tracing::info!(lake = self.around.lake.root(), mqtt = %mqtt_address, http = %http_address, "hub started");
         say_addresses(&self.config, &mqtt_address, &http_address.to_string())?;
-        let count_files = self.config.count_files.clone().map(|folder| {
-            if !folder.is_dir() {
-                tracing::warn!(folder = %folder.display(), "count_files: there is no such folder (yet)");
+        let count_files = match &self.config.count_files {
+            None => None,
+            Some(place) => {
+                let folder = Folder::open(place).context("count_files")?;
+                let log = CountFileLog::new(self.around.lake.clone());
+                let leading = self.leads.subscribe();
+                let loader = CountFiles { folder, destination: Destination::Stores, log, leading };
+                Some(loader.start(stop_intake.clone()))
             }
-            let log = CountFileLog::new(self.around.lake.clone());
-            CountFiles::new(folder, self.pipeline.subscribe(), Arc::clone(&self.around.intake), log)
-                .start(stop_intake.clone())
-        });
+        };
         let ended = {
             let mut lives = std::pin::pin!(self.live(&stop_cycle));
             tokio::select! {
@@ -184,17 +188,12 @@ impl Hub {
     }
 
     async fn one_life(&self, stop: &CancellationToken) -> Result<()> {
-        let mut habits = habits(&self.config);
-        let raw = self.config.kafka.as_ref().and_then(|kafka| Some((kafka, kafka.raw_topic.as_deref()?)));
-        if let Some((kafka, topic)) = raw {
-            habits.topic_partitions = raw::partitions(kafka, topic).await?;
-        }
-        let Life { pipeline, cycle, servants, positions, offsets } =
-            Life::begin(&self.around, habits, Ownership::Whole, stop.clone()).await?;
-        let reading = match raw {
-            Some((kafka, _)) => Some(raw::read(kafka, offsets, Arc::clone(&pipeline)).await?),
-            None => None,
-        };
+        let Life { pipeline, cycle, servants, positions, .. } =
+            Life::begin(&self.around, habits(&self.config), Ownership::Whole, stop.clone()).await?;
+        let raw = self.config.kafka.clone().and_then(|kafka| Some((kafka.raw_topic.clone()?, kafka)));
+        let reading = raw.map(|(topic, kafka)| {
+            tokio::spawn(raw::follow(kafka, topic, self.around.lake.clone(), Arc::clone(&pipeline)))
+        });
         if self.config.reference.is_none()
             && !self.came_up.load(Relaxed)
             && self.around.reference.borrow().stores.is_empty()
@@ -207,11 +206,15 @@ impl Hub {
         // Whatever was taken but not committed before has to be sent again.
         self.around.intake.acknowledge(&positions, true);
         self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+        self.leads.send_replace(Some(cycle.leading()));
         self.came_up.store(true, Relaxed);
         let ended = cycle.run().await;
-        drop(reading);
+        if let Some(reading) = reading {
+            reading.abort();
+        }
         pipeline.fail("it was stopped".to_owned());
         self.pipeline.send_replace(None);
+        self.leads.send_replace(None);
         self.around.intake.forget_refused();
         servants.end().await;
         Ok(ended?)

@@ -17,6 +17,9 @@ TABLES = {
     "silver/inventory_change_type": ("change_type_id INTEGER, change_type VARCHAR", None),
     "silver/quarantine": (
         "received_at TIMESTAMPTZ, source VARCHAR, reason VARCHAR, detail VARCHAR, payload BLOB", None),
+    "ops/count_files": (
+        "name VARCHAR, size BIGINT, modified TIMESTAMPTZ, rows BIGINT, planned_at TIMESTAMPTZ, error VARCHAR, "
+        "batch BIGINT, after BIGINT", None),
     "gold/inventory_current": (
         "item_id INTEGER, snapshot_quantity INTEGER, change_quantity BIGINT, current_inventory BIGINT, "
         "date_time TIMESTAMPTZ", "store_id INTEGER"),

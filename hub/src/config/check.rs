@@ -5,13 +5,15 @@ use super::{ConfigError, HubConfig, MqttSide, Role, TlsFiles};
 use crate::actors::ActorLimits;
 use crate::gateway::BrokerUrl;
 use crate::kafka::KafkaSettings;
-use crate::lake::Retention;
+use crate::lake::{Retention, cloud};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Port of MQTT without TLS, and with.
 const MQTT_PORTS: (u16, u16) = (1883, 8883);
+/// Shortest time for which log entries are kept.
+const LEAST_LOG_RETENTION: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Knows who gave what, for its refusals.
@@ -42,7 +44,7 @@ impl Checker<'_> {
             kafka,
             lake: lake.to_owned(),
             retention: Retention {
-                log: self.duration("log_retention", &given.log_retention, retention.log, 365 * 100 * DAY)?,
+                log: self.log_retention(&given.log_retention, retention.log)?,
                 deleted_files: self.duration(
                     "file_retention",
                     &given.file_retention,
@@ -50,7 +52,7 @@ impl Checker<'_> {
                     365 * 100 * DAY,
                 )?,
             },
-            mqtt: self.mqtt_side(given, insecure_open)?,
+            mqtt: self.mqtt_side(given, role, insecure_open)?,
             agents: self.path("agents", &given.agents, Path::is_file, "is no file")?,
             insecure_open,
             reference: self.path("reference", &given.reference, Path::is_dir, "is no folder")?,
@@ -107,9 +109,6 @@ impl Checker<'_> {
         if role != Role::All && given.once.is_some() {
             return self.refuse("once", "is for role all: gateways and processors go on until they are stopped");
         }
-        if role == Role::Processor && given.count_files.is_some() {
-            return self.refuse("count_files", "is for role all: processors do not load count files yet");
-        }
         Ok(role)
     }
 
@@ -151,7 +150,7 @@ impl Checker<'_> {
         }))
     }
 
-    fn mqtt_side(&self, given: &GivenConfig, insecure_open: bool) -> Result<MqttSide, ConfigError> {
+    fn mqtt_side(&self, given: &GivenConfig, role: Role, insecure_open: bool) -> Result<MqttSide, ConfigError> {
         if let Some(url) = self.text("mqtt", &given.mqtt)? {
             for (setting, value) in [
                 ("listen_mqtt", &given.listen_mqtt),
@@ -166,7 +165,12 @@ impl Checker<'_> {
             if let Err(error) = url.parse::<BrokerUrl>() {
                 return self.refuse("mqtt", error.to_string());
             }
-            let client_id = self.text("mqtt_client_id", &given.mqtt_client_id)?.unwrap_or("onhand-hub").to_owned();
+            let client_id = match (self.text("mqtt_client_id", &given.mqtt_client_id)?, role) {
+                (Some(given), _) => given.to_owned(),
+                // Of several, each needs one of its own; nothing is kept under it.
+                (None, Role::Gateway) => format!("onhand-gateway-{:08x}", rand::random::<u32>()),
+                (None, _) => "onhand-hub".to_owned(),
+            };
             return Ok(MqttSide::External { url: url.to_owned(), client_id });
         }
         if given.mqtt_client_id.is_some() {
@@ -197,13 +201,13 @@ impl Checker<'_> {
         Ok(MqttSide::Embedded { listen, tls })
     }
 
-    fn count_files(&self, given: &Option<Text>) -> Result<Option<PathBuf>, ConfigError> {
+    fn count_files(&self, given: &Option<Text>) -> Result<Option<String>, ConfigError> {
         match self.text("count_files", given)? {
-            Some(url) if url.contains("://") => self.refuse(
-                "count_files",
-                format!("{url} is an object store, which this build does not read yet; a folder works"),
-            ),
-            folder => Ok(folder.map(PathBuf::from)),
+            Some(url) if url.contains("://") && !url.starts_with("file://") => match cloud::path_of(url) {
+                Ok(_) => Ok(Some(url.to_owned())),
+                Err(error) => self.refuse("count_files", format!("{error:#}")),
+            },
+            folder => Ok(folder.map(str::to_owned)),
         }
     }
 
@@ -252,6 +256,17 @@ impl Checker<'_> {
             }
             Err(_) => self.refuse(setting, format!("{text:?} is not a duration, like 500ms, 5s, 24h")),
         }
+    }
+
+    /// Not below the time after which a handle on a table reads its log anew.
+    fn log_retention(&self, given: &Option<Text>, default: Duration) -> Result<Duration, ConfigError> {
+        let retention = self.duration("log_retention", given, default, 365 * 100 * DAY)?;
+        if retention < LEAST_LOG_RETENTION {
+            let least = humantime::format_duration(LEAST_LOG_RETENTION);
+            return self
+                .refuse("log_retention", format!("is shorter than {least}: a writer that stood still would be lost"));
+        }
+        Ok(retention)
     }
 
     fn number(

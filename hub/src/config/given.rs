@@ -104,7 +104,7 @@ given! {
     /// A broker that runs elsewhere, instead of the own endpoint: mqtt://HOST:1883 or mqtts://HOST:8883
     #[arg(value_name = "URL")]
     mqtt,
-    /// Client id at that broker [default: onhand-hub]
+    /// Client id at that broker [default: onhand-hub; for gateways a random one]
     #[arg(value_name = "ID")]
     mqtt_client_id,
     /// File of the agents that may connect: ids, password hashes, stores
@@ -125,8 +125,8 @@ given! {
     /// How often that folder is looked at [default: 24h]
     #[arg(value_name = "DURATION")]
     reference_interval,
-    /// Folder in which count files appear
-    #[arg(value_name = "DIR")]
+    /// Where count files appear: a folder, s3://, az://, abfss:// or gs://
+    #[arg(value_name = "URL")]
     count_files,
     /// Where the HTTP API listens [default: 0.0.0.0:8080]
     #[arg(value_name = "ADDRESS")]

@@ -44,8 +44,8 @@ pub struct HubConfig {
     pub reference: Option<PathBuf>,
     /// How often it is looked at.
     pub reference_interval: Duration,
-    /// The folder of the count files.
-    pub count_files: Option<PathBuf>,
+    /// Where count files come from: a folder, or a URL of object storage.
+    pub count_files: Option<String>,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     /// Time between silver commits.
@@ -266,6 +266,7 @@ mod tests {
         };
         for (flags, expected) in [
             (&[("silver_interval", "5")][..], "silver_interval (from the command line): \"5\" is not a duration"),
+            (&[("log_retention", "1m")], "log_retention (from the command line): is shorter than 1h"),
             (&[("gold_interval", "0s")], "gold_interval (from the command line): 0s is not between"),
             (&[("http", "8080")], "http (from the command line): \"8080\" is not an address"),
             (&[("bronze", "maybe")], "bronze (from the command line): \"maybe\" is neither"),
@@ -279,7 +280,10 @@ mod tests {
             (&[("agents", "/nowhere/agents.toml")], "agents (from the command line): /nowhere/agents.toml is no file"),
             (&[("tls_cert", "/nowhere/cert.pem")], "tls_cert (from the command line): /nowhere/cert.pem is no file"),
             (&[("reference", "/nowhere")], "reference (from the command line): /nowhere is no folder"),
-            (&[("count_files", "s3://b/c")], "count_files (from the command line): s3://b/c is an object store"),
+            (
+                &[("count_files", "ftp://b/c")],
+                "count_files (from the command line): ftp://b/c: \"ftp\" is no object storage",
+            ),
             (&[("role", "gateway")], "kafka: is missing"),
             (
                 &[("role", "processor"), ("kafka", "k:9092"), ("mqtt", "mqtt://h")],

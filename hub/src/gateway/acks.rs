@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 /// Newest epochs that are remembered per agent; each start of an agent draws one.
 pub(super) const EPOCHS_PER_AGENT: usize = 16;
 /// Acks of single frames that may wait for one reader and agent: more than an agent has under way.
-const FRAMES_WAITING: usize = 1_024;
+const FRAMES_WAITING: usize = 8_192;
 
 /// The newest durable acks of all agents. Clones share one board.
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! From received bytes to stores: decodes frames and documents, judges them, refuses what is malformed into quarantine.
 
 use super::progress::{Position, Verdict};
+use super::refused::RecentlyRefused;
 use super::{AckBoard, AgentBook, FrameSink, Sender};
 use crate::pipeline::{Pipeline, PipelineOver};
 use crate::rows::{BronzeRow, LOG_APPEND_TIME, QuarantineRow, Source};
@@ -11,14 +12,9 @@ use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, Timestamp, accelerator};
 use parking_lot::Mutex;
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::watch;
-use xxhash_rust::xxh3::xxh3_128;
-
-/// Refused payloads that are remembered, so that what is sent again and again is quarantined once.
-const REFUSED_KEPT: usize = 4_096;
 
 /// The hub's [`FrameSink`]: it outlives the pipelines, and waits while there is none.
 pub struct Intake {
@@ -196,7 +192,7 @@ impl Intake {
 
     /// Puts something that cannot be taken into quarantine, once; what was refused lately is not kept again.
     pub async fn quarantine(&self, source: String, reason: &'static str, detail: String, payload: Bytes) {
-        if !self.refused.lock().is_new(xxh3_128(&payload)) {
+        if !self.refused.lock().is_new(&payload) {
             return;
         }
         tracing::warn!(%source, reason, %detail, bytes = payload.len(), "put into quarantine");
@@ -226,27 +222,5 @@ impl FrameSink for Intake {
 
     fn refused(&self, source: String, reason: &'static str, detail: String, payload: Bytes) -> BoxFuture<'_, ()> {
         Box::pin(self.quarantine(source, reason, detail, payload))
-    }
-}
-
-/// Hashes of what was refused lately, the oldest forgotten first.
-#[derive(Default)]
-struct RecentlyRefused {
-    hashes: HashSet<u128>,
-    order: VecDeque<u128>,
-}
-
-impl RecentlyRefused {
-    fn is_new(&mut self, hash: u128) -> bool {
-        if !self.hashes.insert(hash) {
-            return false;
-        }
-        self.order.push_back(hash);
-        if self.order.len() > REFUSED_KEPT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.hashes.remove(&oldest);
-        }
-        true
     }
 }

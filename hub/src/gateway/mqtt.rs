@@ -144,10 +144,16 @@ impl ExternalBroker {
     pub fn new(config: ExternalBrokerConfig) -> Result<Self, rustls::Error> {
         let url = &config.url;
         let mut options = MqttOptions::new(&config.client_id, &url.host, url.port);
-        options.set_keep_alive(KEEP_ALIVE).set_clean_start(false).set_manual_acks(true).set_connection_timeout(20);
+        options
+            .set_keep_alive(KEEP_ALIVE)
+            .set_clean_start(config.share.is_some())
+            .set_manual_acks(true)
+            .set_connection_timeout(20);
         options.set_max_packet_size(Some(MAX_PACKET as u32));
         options.set_outgoing_inflight_upper_limit(ACKS_IN_FLIGHT);
-        options.set_session_expiry_interval(Some(u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX)));
+        // A session that outlived a gateway would keep its share of what agents send from the others.
+        let expiry = if config.share.is_some() { Duration::ZERO } else { config.session_expiry };
+        options.set_session_expiry_interval(Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)));
         let fitting = u16::try_from(config.max_bytes / MAX_PACKET).unwrap_or(u16::MAX);
         options.set_receive_maximum(Some(config.receive_maximum.min(fitting).max(1)));
         if let Some((user, password)) = &url.login {

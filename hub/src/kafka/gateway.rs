@@ -5,73 +5,34 @@
 //! to: what comes twice is dropped by identity behind Kafka, and what never came is sent again, because the agent keeps each
 //! frame until that very frame is acknowledged.
 
-use super::KafkaSettings;
+use super::event_topic::{DETAIL, EventTopic, NotTaken, REASON, SOURCE, TOPIC};
+use crate::gateway::refused::RecentlyRefused;
 use crate::gateway::{AckBoard, AgentBook, FrameSink, Sender};
-use crate::ownership::partition_of;
 use crate::stats::HubStats;
-use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AckedFrame, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, accelerator};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use std::collections::BTreeMap;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-
-/// The header of a record that goes to the quarantine: where it came from.
-pub const SOURCE: &str = "onhand-source";
-/// The header of such a record that says why.
-pub const REASON: &str = "onhand-reason";
-/// The header of such a record that says what is wrong in detail.
-pub const DETAIL: &str = "onhand-detail";
-/// The header of a device's document: the topic it was published on.
-pub const TOPIC: &str = "onhand-topic";
 
 /// The sink that stands before Kafka.
 pub struct KafkaSink {
-    producer: FutureProducer,
-    topic: String,
-    partitions: i32,
-    acks: AckBoard,
-    agents: Arc<AgentBook>,
-    stats: Arc<HubStats>,
+    /// Where it leads to.
+    pub topic: EventTopic,
+    /// Tells the agents.
+    pub acks: AckBoard,
+    /// What is known of the agents.
+    pub agents: Arc<AgentBook>,
+    /// Counters of the process.
+    pub stats: Arc<HubStats>,
+    /// What was refused lately: an agent sends it again with each connection.
+    pub refused: Mutex<RecentlyRefused>,
 }
 
 impl KafkaSink {
-    /// Connects to Kafka.
-    ///
-    /// # Errors
-    /// If Kafka does not answer, or a setting of its client is wrong.
-    pub async fn connect(
-        settings: &KafkaSettings,
-        acks: AckBoard,
-        agents: Arc<AgentBook>,
-        stats: Arc<HubStats>,
-    ) -> Result<Self> {
-        let partitions = settings.ensure_topic().await?;
-        let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
-        let fixed = [("enable.idempotence", "true"), ("acks", "all")];
-        let producer = settings.client(&ours, &fixed).create().context("prepare a producer for Kafka")?;
-        Ok(Self { producer, topic: settings.topic.clone(), partitions, acks, agents, stats })
-    }
-
-    /// Resolves once all replicas have the record. A failure is no loss: nothing is acknowledged, and it is sent again.
-    async fn produce(&self, partition: i32, key: &str, value: &[u8], headers: OwnedHeaders) -> bool {
-        let record = FutureRecord::to(&self.topic).partition(partition).key(key).payload(value).headers(headers);
-        match self.producer.send(record, Duration::from_secs(30)).await {
-            Ok(_) => true,
-            Err((error, _)) => {
-                self.stats.commit_retries.fetch_add(1, Relaxed);
-                tracing::warn!(partition, "Kafka did not take a record: {error}");
-                false
-            }
-        }
-    }
-
     async fn take_frame(&self, from: &Sender, payload: Bytes) {
         let source = format!("mqtt:{}", from.topic);
         let frame = match Frame::decode(&payload) {
@@ -83,25 +44,26 @@ impl KafkaSink {
             return self.quarantine(source, "foreign agent", detail, payload).await;
         }
         let (epoch, first, last, sent) = (frame.epoch, frame.first_seq, frame.last_seq(), frame.events.len());
-        let mut by_partition: BTreeMap<i32, Vec<(Seq, Event)>> = BTreeMap::new();
+        let mut kept = Vec::with_capacity(sent);
         for (seq, event) in (first.0..).map(Seq).zip(frame.events) {
             let store = event.store_id();
             if from.stores.as_ref().is_some_and(|granted| !granted.contains(&store)) {
                 let detail = format!("store_id: {} may not speak for store {store}", from.agent);
                 self.quarantine(source.clone(), "foreign store", detail, json_of(&event)).await;
             } else {
-                by_partition.entry(partition_of(store.get(), self.partitions)).or_default().push((seq, event));
+                kept.push((seq, event));
             }
         }
+        let by_partition = self.topic.by_partition(kept);
         let whole = by_partition.len() == 1 && by_partition.values().all(|events| events.len() == sent);
         let records = by_partition.into_iter().map(|(partition, events)| {
             // One store is the usual case, and its id is the key; several of one partition share the first one's.
             let key = events[0].1.store_id().to_string();
             let part = FramePart { agent_id: from.agent.clone(), epoch, events };
             let value = if whole { payload.clone() } else { part.encode().into() };
-            async move { self.produce(partition, &key, &value, OwnedHeaders::new()).await }
+            async move { self.topic.put(partition, &key, &value, &[]).await }
         });
-        if !futures::future::join_all(records).await.into_iter().all(|delivered| delivered) {
+        if !futures::future::join_all(records).await.into_iter().all(|put| put.is_ok()) {
             return;
         }
         self.stats.frames_taken.fetch_add(1, Relaxed);
@@ -114,9 +76,18 @@ impl KafkaSink {
         let topic = topics::raw(store);
         match accelerator::parse_transaction(&payload) {
             Ok(transaction) if transaction.store_id == store => {
-                let partition = partition_of(store.get(), self.partitions);
+                let partition = self.topic.partition_of(store.get());
                 // The PUBACK is all that a device without an agent gets: it waits until Kafka has the document.
-                while !self.produce(partition, &store.to_string(), &payload, header(TOPIC, &topic)).await {}
+                loop {
+                    match self.topic.put(partition, &store.to_string(), &payload, &[(TOPIC, &topic)]).await {
+                        Ok(()) => return,
+                        Err(NotTaken::ThisTime) => {}
+                        Err(NotTaken::TooLarge) => {
+                            let detail = format!("{} bytes are more than the topic allows", payload.len());
+                            return self.quarantine(format!("mqtt:{topic}"), "too large", detail, payload).await;
+                        }
+                    }
+                }
             }
             Ok(transaction) => {
                 let detail = format!("store_id: the document says {}, the topic {store}", transaction.store_id);
@@ -129,19 +100,23 @@ impl KafkaSink {
     }
 
     /// Sends what cannot be taken to the quarantine, which is behind Kafka, too.
-    async fn quarantine(&self, source: String, reason: &'static str, detail: String, payload: Bytes) {
+    async fn quarantine(&self, source: String, reason: &'static str, detail: String, mut payload: Bytes) {
+        if !self.refused.lock().is_new(&payload) {
+            return;
+        }
         self.stats.quarantined.fetch_add(1, Relaxed);
         tracing::warn!(%source, reason, %detail, bytes = payload.len(), "sent to the quarantine");
         let headers = [(SOURCE, source.as_str()), (REASON, reason), (DETAIL, detail.as_str())];
-        let headers = headers
-            .into_iter()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-        while !self.produce(0, &source, &payload, headers.clone()).await {}
+        loop {
+            match self.topic.put(0, &source, &payload, &headers).await {
+                Ok(()) => return,
+                Err(NotTaken::TooLarge) if payload.is_empty() => return,
+                // The beginning of it says more than nothing.
+                Err(NotTaken::TooLarge) => payload.truncate(payload.len() / 2),
+                Err(NotTaken::ThisTime) => {}
+            }
+        }
     }
-}
-
-fn header(key: &str, value: &str) -> OwnedHeaders {
-    OwnedHeaders::new().insert(Header { key, value: Some(value) })
 }
 
 fn json_of(event: &Event) -> Bytes {

@@ -56,12 +56,23 @@ fn texts_of(headers: &BorrowedHeaders) -> BTreeMap<String, String> {
     headers.iter().filter_map(|header| Some((header.key.to_owned(), text(header.value)?))).collect()
 }
 
+/// A partition went on with an offset that it had passed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}/{} went back from offset {wanted} to {found}", partition.topic, partition.partition)]
+pub struct WentBack {
+    partition: TopicPartition,
+    wanted: i64,
+    found: i64,
+}
+
 struct Lane {
     worker: mpsc::Sender<Received>,
     /// The next offset that is wanted; older ones are left over from before a seek.
     next: i64,
     /// Something has come since the lane was opened.
     begun: bool,
+    /// It was said that records are missing.
+    warned: bool,
     /// What came after the worker's queue was full; bounded, since the partition is paused then.
     held: VecDeque<Received>,
     paused: bool,
@@ -77,7 +88,10 @@ impl Lanes {
     /// A lane for a partition that is read from `next` on.
     pub fn open(&mut self, partition: TopicPartition, next: i64) -> mpsc::Receiver<Received> {
         let (worker, queue) = mpsc::channel(WAITING);
-        self.lanes.insert(partition, Lane { worker, next, begun: false, held: VecDeque::new(), paused: false });
+        self.lanes.insert(
+            partition,
+            Lane { worker, next, begun: false, warned: false, held: VecDeque::new(), paused: false },
+        );
         queue
     }
 
@@ -87,23 +101,33 @@ impl Lanes {
     }
 
     /// Hands a message to its worker, or holds it and pauses its partition. Without a lane it is dropped: it will come again.
-    pub fn put<C: ConsumerContext>(&mut self, message: &BorrowedMessage<'_>, consumer: &StreamConsumer<C>) {
+    /// Returns how many offsets were missing before it.
+    ///
+    /// # Errors
+    /// If the topic has gone back: what is read now is not what was there.
+    pub fn put<C: ConsumerContext>(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        consumer: &StreamConsumer<C>,
+    ) -> Result<u64, WentBack> {
         let received = Received::of(message);
-        let Some(lane) = self.lanes.get_mut(&received.partition) else { return };
+        let Some(lane) = self.lanes.get_mut(&received.partition) else { return Ok(0) };
         if received.offset < lane.next {
-            return;
+            // Left over from before a seek, unless the lane has begun.
+            let (partition, wanted, found) = (received.partition, lane.next, received.offset);
+            return if lane.begun { Err(WentBack { partition, wanted, found }) } else { Ok(0) };
         }
-        if received.offset > lane.next && !lane.begun {
-            // Further on, holes are left by transactions and by compaction. Here records went before they were read.
+        let missing = (received.offset - lane.next) as u64;
+        if missing > 0 && !lane.warned {
+            lane.warned = true;
             tracing::warn!(topic = %received.partition.topic, partition = received.partition.partition, wanted = lane.next,
-                oldest = received.offset, "the topic no longer holds all that was not read yet");
+                found = received.offset, "offsets are missing: a transaction's markers, or records that were deleted before they were read");
         }
         lane.begun = true;
         lane.next = received.offset + 1;
         if lane.held.is_empty() {
             match lane.worker.try_send(received) {
-                Ok(()) => return,
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return Ok(missing),
                 Err(mpsc::error::TrySendError::Full(back)) => lane.held.push_back(back),
             }
         } else {
@@ -112,6 +136,7 @@ impl Lanes {
         if !lane.paused {
             lane.paused = pause(consumer, message.topic(), message.partition());
         }
+        Ok(missing)
     }
 
     /// Hands on what was held, and resumes the partitions whose workers caught up.

@@ -6,6 +6,7 @@
 //!
 //! How far a topic has been read stands in the lake, never in Kafka: offsets that a group commits are not asked for.
 
+mod event_topic;
 pub mod gateway;
 mod lanes;
 pub mod processor;
@@ -14,4 +15,5 @@ pub mod raw;
 mod record;
 mod settings;
 
+pub use event_topic::EventTopic;
 pub use settings::KafkaSettings;

@@ -6,50 +6,78 @@
 use super::KafkaSettings;
 use super::pump::{Positioning, Pump};
 use super::record::Expected;
+use crate::count_files::Leading;
 use crate::lake::commit::CommitError;
 use crate::life::{Habits, Life, Surroundings};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::pipeline::{Pipeline, TopicPartition};
-use anyhow::{Context, Result};
+use crate::stats::HubStats;
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::statistics::Statistics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// After somebody else turned out to own a partition: long enough for the group to tell us.
 const AFTER_FENCE: Duration = Duration::from_secs(3);
-/// Pause before a life is begun anew after other trouble.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pauses before a life is begun anew after other trouble, the first and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A life of this length was not the same trouble as before.
+const GOOD: Duration = Duration::from_secs(60);
 
 /// Hears of the group's decisions.
 struct Group {
     owned: watch::Sender<BTreeSet<i32>>,
+    stats: Arc<HubStats>,
 }
 
-impl ClientContext for Group {}
+impl ClientContext for Group {
+    fn stats(&self, statistics: Statistics) {
+        let owned = self.owned.borrow();
+        let held = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let held = held.filter(|held| owned.contains(&held.partition));
+        let lag: i64 = held.map(|held| held.consumer_lag.max(0)).sum();
+        self.stats.kafka_lag.store(lag as u64, Relaxed);
+        let spare = statistics.cgrp.is_some_and(|group| group.join_state == "steady" && group.assignment_size == 0);
+        self.stats.kafka_spare.store(spare, Relaxed);
+    }
+}
+
+impl Group {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
+        self.owned.send_modify(change);
+        self.stats.kafka_rebalances.fetch_add(1, Relaxed);
+        self.stats.kafka_partitions.store(self.owned.borrow().len() as u64, Relaxed);
+    }
+}
 
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(gone) = rebalance {
             let gone: BTreeSet<i32> = gone.elements().iter().map(|element| element.partition()).collect();
-            self.owned.send_modify(|owned| owned.retain(|partition| !gone.contains(partition)));
+            self.change(|owned| owned.retain(|partition| !gone.contains(partition)));
         }
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(new) => {
+                // What comes before the lake was asked for the offsets would be dropped.
+                if let Err(error) = consumer.pause(new) {
+                    tracing::debug!("pausing new partitions: {error}");
+                }
                 let new = new.elements();
-                self.owned.send_modify(|owned| owned.extend(new.iter().map(|element| element.partition())));
+                self.change(|owned| owned.extend(new.iter().map(|element| element.partition())));
             }
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => {
                 tracing::warn!("the consumer group: {error}; giving all partitions up");
-                self.owned.send_modify(BTreeSet::clear);
+                self.change(BTreeSet::clear);
             }
         }
     }
@@ -65,15 +93,18 @@ pub struct Processor {
     pub habits: Habits,
     /// The pipeline of now, for whoever asks.
     pub pipeline: watch::Sender<Option<Arc<Pipeline>>>,
+    /// The same, for the loader of count files, while it is this process that loads them.
+    pub leads: watch::Sender<Option<Leading>>,
 }
 
 impl Processor {
     /// Processes until `stop`, which is followed by a last commit.
     ///
     /// # Errors
-    /// If Kafka does not answer at the start, or a setting of its client is wrong.
+    /// If Kafka does not answer at the start, a setting of its client is wrong, or the client gives up.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let count = self.settings.ensure_topic().await?;
+        let stats = &self.around.stats;
         let (owned, mut assigned) = watch::channel(BTreeSet::new());
         let group = self.settings.group.as_str();
         let ours = [
@@ -81,6 +112,7 @@ impl Processor {
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("session.timeout.ms", "10000"),
             ("heartbeat.interval.ms", "1000"),
+            ("statistics.interval.ms", "2000"),
             ("group.instance.id", self.settings.instance.as_deref().unwrap_or_default()),
         ];
         let ours: Vec<_> = ours.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -89,11 +121,30 @@ impl Processor {
         let consumer: StreamConsumer<Group> = self
             .settings
             .client(&ours, &fixed)
-            .create_with_context(Group { owned })
+            .create_with_context(Group { owned, stats: Arc::clone(stats) })
             .context("prepare a consumer for Kafka")?;
         consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
         let consumer = Arc::new(consumer);
-        let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, Expected::OfItsPartition(count));
+        let expected = Expected::OfItsPartition(count, Arc::new(self.settings.clone()));
+        let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, expected, Arc::clone(stats));
+        let ended = tokio::select! {
+            () = self.lives(count, &pump, &mut assigned, &stop) => Ok(()),
+            reason = pump.broken() => Err(anyhow!(reason)),
+        };
+        drop(pump);
+        consumer.unsubscribe();
+        ended
+    }
+
+    /// One life after another.
+    async fn lives(
+        &self,
+        count: i32,
+        pump: &Pump,
+        assigned: &mut watch::Receiver<BTreeSet<i32>>,
+        stop: &CancellationToken,
+    ) {
+        let mut pause = PAUSES.0;
         while !stop.is_cancelled() {
             let owned = assigned.borrow_and_update().clone();
             if owned.is_empty() {
@@ -103,9 +154,19 @@ impl Processor {
                 }
                 continue;
             }
-            let pause = match self.one_life(count, owned, &pump, &mut assigned, &stop).await {
-                Ok(()) => continue,
+            let begun = Instant::now();
+            let ended = self.one_life(count, owned, pump, assigned, stop).await;
+            if begun.elapsed() > GOOD {
+                pause = PAUSES.0;
+            }
+            let wait = match ended {
+                Ok(Ended::Asked) => continue,
+                Ok(Ended::Over(reason)) => {
+                    tracing::error!("the pipeline is over: {reason}; it is built anew from the lake");
+                    pause
+                }
                 Err(error) if is_fence(&error) => {
+                    self.around.stats.fenced.fetch_add(1, Relaxed);
                     tracing::warn!(
                         "{error:#}: another processor owns a partition that this one took for its own; what was not committed is given up"
                     );
@@ -113,18 +174,17 @@ impl Processor {
                 }
                 Err(error) => {
                     tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake");
-                    PAUSE
+                    pause
                 }
             };
+            pause = (pause * 2).min(PAUSES.1);
             self.around.stats.pipeline_restarts.fetch_add(1, Relaxed);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(wait) => {}
+                _ = assigned.changed() => {}
                 () = stop.cancelled() => {}
             }
         }
-        drop(pump);
-        consumer.unsubscribe();
-        Ok(())
     }
 
     async fn one_life(
@@ -134,27 +194,37 @@ impl Processor {
         pump: &Pump,
         assigned: &mut watch::Receiver<BTreeSet<i32>>,
         stop: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         let topic = self.settings.topic.clone();
         let partition = |&partition: &i32| TopicPartition { topic: topic.clone(), partition };
         let habits = Habits { topic_partitions: owned.iter().map(partition).collect(), ..self.habits.clone() };
         tracing::info!(partitions = ?owned, "taking partitions over");
+        ensure!(
+            owned.iter().all(|partition| *partition < count),
+            "the topic {topic} had {count} partitions when this process started, and has more now: a store must not move from \
+             one partition to another"
+        );
         let ownership = Ownership::Partitions(OwnedPartitions { topic: topic.clone(), count, owned });
-        let stop_cycle = stop.child_token();
-        let begun = Life::begin(&self.around, habits, ownership, stop_cycle.clone()).await?;
+        let begun = Life::begin(&self.around, habits, ownership, stop.child_token()).await?;
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
+        let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());
         let opened = pump.open(offsets, Arc::clone(&pipeline)).await;
         let ended = match opened {
             Err(error) => Err(error),
             Ok(()) => {
                 self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
+                self.leads.send_replace(leading);
                 tokio::select! {
-                    ended = &mut cycle => ended.map_err(anyhow::Error::from),
+                    ended = &mut cycle => match ended {
+                        Ok(()) if stop.is_cancelled() => Ok(Ended::Asked),
+                        Ok(()) => Ok(Ended::Over(pipeline.over_and_why().await)),
+                        Err(error) => Err(error.into()),
+                    },
                     _ = assigned.changed() => {
-                        // Nothing more is committed but what is on its way, and that only where it is still ours.
+                        // Nothing more is begun; what is on its way is committed only where it is still ours.
                         pipeline.fail("the partitions have changed".to_owned());
-                        cycle.await.map_err(anyhow::Error::from)
+                        cycle.await.map(|()| Ended::Asked).map_err(anyhow::Error::from)
                     }
                 }
             }
@@ -162,9 +232,18 @@ impl Processor {
         pump.close().await;
         pipeline.fail("this life is over".to_owned());
         self.pipeline.send_replace(None);
+        self.leads.send_replace(None);
         servants.end().await;
         ended
     }
+}
+
+/// Why a life ended well.
+enum Ended {
+    /// It was asked to: the partitions changed, or the process stops.
+    Asked,
+    /// By itself, since something in it could not go on.
+    Over(String),
 }
 
 fn is_fence(error: &anyhow::Error) -> bool {

@@ -3,13 +3,15 @@
 use super::lanes::Lanes;
 use super::record::{Expected, work};
 use crate::pipeline::{Pipeline, TopicPartition};
+use crate::stats::HubStats;
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Longest wait for a seek.
 const SEEK: Duration = Duration::from_secs(5);
@@ -34,7 +36,11 @@ pub enum Positioning {
 }
 
 /// A handle on the task.
-pub struct Pump(mpsc::Sender<Order>);
+pub struct Pump {
+    orders: mpsc::Sender<Order>,
+    /// Why the client can do no more, once it cannot.
+    broken: watch::Receiver<Option<String>>,
+}
 
 impl Pump {
     /// Starts polling; what comes is dropped until [`Pump::open`]. Ends when the handle is dropped.
@@ -42,10 +48,18 @@ impl Pump {
         consumer: Arc<StreamConsumer<C>>,
         positioning: Positioning,
         expected: Expected,
+        stats: Arc<HubStats>,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(4);
-        tokio::spawn(run(consumer, positioning, expected, inbox));
-        Self(orders)
+        let (breaks, broken) = watch::channel(None);
+        tokio::spawn(run(consumer, positioning, expected, stats, inbox, breaks));
+        Self { orders, broken }
+    }
+
+    /// Resolves when the client can do no more, and says why.
+    pub async fn broken(&self) -> String {
+        let reason = self.broken.clone().wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| "the consumer's task has ended".to_owned())
     }
 
     /// Reads partitions from their offsets on, into a pipeline.
@@ -55,13 +69,13 @@ impl Pump {
     pub async fn open(&self, offsets: BTreeMap<TopicPartition, i64>, pipeline: Arc<Pipeline>) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = "the consumer's task has ended";
-        self.0.send(Order::Open { offsets, pipeline, done }).await.ok().context(gone)?;
+        self.orders.send(Order::Open { offsets, pipeline, done }).await.ok().context(gone)?;
         answer.await.context(gone)?
     }
 
     /// Drops what comes from now on.
     pub async fn close(&self) {
-        let _ = self.0.send(Order::Close).await;
+        let _ = self.orders.send(Order::Close).await;
     }
 }
 
@@ -69,30 +83,55 @@ async fn run<C: ConsumerContext + 'static>(
     consumer: Arc<StreamConsumer<C>>,
     positioning: Positioning,
     expected: Expected,
+    stats: Arc<HubStats>,
     mut inbox: mpsc::Receiver<Order>,
+    broken: watch::Sender<Option<String>>,
 ) {
     let room = Arc::new(Notify::new());
     let mut lanes = Lanes::default();
+    let mut current: Option<Arc<Pipeline>> = None;
     loop {
         tokio::select! {
             order = inbox.recv() => match order {
                 None => return,
-                Some(Order::Close) => lanes.close(),
+                Some(Order::Close) => {
+                    lanes.close();
+                    rest(&consumer);
+                }
                 Some(Order::Open { offsets, pipeline, done }) => {
                     lanes.close();
-                    let positioned = position(&consumer, positioning, &offsets).await;
+                    let (offsets, positioned) = match within_topics(&consumer, offsets).await {
+                        Ok(offsets) => {
+                            let positioned = position(&consumer, positioning, &offsets).await;
+                            (offsets, positioned)
+                        }
+                        Err(error) => (BTreeMap::new(), Err(error)),
+                    };
+                    current = Some(Arc::clone(&pipeline));
                     if positioned.is_ok() {
                         for (partition, next) in offsets {
                             let queue = lanes.open(partition, next);
-                            tokio::spawn(work(queue, Arc::clone(&room), Arc::clone(&pipeline), expected));
+                            tokio::spawn(work(queue, Arc::clone(&room), Arc::clone(&pipeline), expected.clone()));
                         }
                     }
                     let _ = done.send(positioned);
                 }
             },
             message = consumer.recv() => match message {
-                Ok(message) => lanes.put(&message, &consumer),
+                Ok(message) => match lanes.put(&message, &consumer) {
+                    Ok(missing) => drop(stats.kafka_skipped.fetch_add(missing, Relaxed)),
+                    Err(went_back) => {
+                        lanes.close();
+                        if let Some(pipeline) = &current {
+                            pipeline.fail(went_back.to_string());
+                        }
+                    }
+                },
                 Err(error) => {
+                    if let Some((code, reason)) = consumer.client().fatal_error() {
+                        broken.send_replace(Some(format!("Kafka's client gave up: {code}: {reason}")));
+                        return;
+                    }
                     tracing::warn!("reading from Kafka: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -102,6 +141,39 @@ async fn run<C: ConsumerContext + 'static>(
     }
 }
 
+/// Nothing is fetched only to be dropped; who is brought to an offset goes on.
+fn rest<C: ConsumerContext>(consumer: &StreamConsumer<C>) {
+    if let Err(error) = consumer.assignment().and_then(|assigned| consumer.pause(&assigned)) {
+        tracing::debug!("pausing all partitions: {error}");
+    }
+}
+
+/// An offset beyond a partition's end means that the topic was made anew or lost its end: then all that it holds is read, and
+/// what was taken before is dropped by identity.
+async fn within_topics<C: ConsumerContext + 'static>(
+    consumer: &Arc<StreamConsumer<C>>,
+    mut offsets: BTreeMap<TopicPartition, i64>,
+) -> Result<BTreeMap<TopicPartition, i64>> {
+    let consumer = Arc::clone(consumer);
+    let look = move || {
+        for (TopicPartition { topic, partition }, next) in &mut offsets {
+            if *next == 0 {
+                continue;
+            }
+            let (low, high) = consumer
+                .fetch_watermarks(topic, *partition, SEEK)
+                .with_context(|| format!("ask for the first and last offset of {topic}/{partition}"))?;
+            if *next > high {
+                tracing::error!(%topic, partition, taken = *next, end = high,
+                    "the topic ends before what was taken from it: it was made anew, or lost its end; reading all that it holds");
+                *next = low;
+            }
+        }
+        Ok(offsets)
+    };
+    tokio::task::spawn_blocking(look).await?
+}
+
 /// After this, messages come from the offsets on and from nowhere else.
 async fn position<C: ConsumerContext>(
     consumer: &StreamConsumer<C>,
@@ -109,7 +181,7 @@ async fn position<C: ConsumerContext>(
     offsets: &BTreeMap<TopicPartition, i64>,
 ) -> Result<()> {
     let mut list = TopicPartitionList::new();
-    for (TopicPartition { topic, partition }, next) in offsets {
+    for (TopicPartition { topic, partition }, next) in offsets.iter() {
         list.add_partition_offset(topic, *partition, Offset::Offset(*next)).context("name the offsets")?;
     }
     if let Positioning::Assign = positioning {

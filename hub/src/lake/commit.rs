@@ -46,6 +46,8 @@ pub struct CommitRequest {
     pub transactions: Vec<(String, i64)>,
     /// Application ids whose versions only tell something, as how far a topic has been read.
     pub notes: Vec<(String, i64)>,
+    /// Application ids that nobody may have moved beyond these versions. They are not moved here.
+    pub guards: Vec<(String, i64)>,
     /// Whether the table's rows change; compaction says no.
     pub data_change: bool,
     /// For gold: what the owner of some partitions reflects. What others reflect stays as it is.
@@ -63,6 +65,7 @@ impl CommitRequest {
             metadata: Map::new(),
             transactions: Vec::new(),
             notes: Vec::new(),
+            guards: Vec::new(),
             data_change: true,
             marks: None,
         }
@@ -107,6 +110,13 @@ impl CommitRequest {
     #[must_use]
     pub fn with_notes(mut self, notes: impl IntoIterator<Item = (String, i64)>) -> Self {
         self.notes.extend(notes);
+        self
+    }
+
+    /// The commit fails if another has moved an application id beyond this version.
+    #[must_use]
+    pub fn guarded_by(mut self, app_id: &str, version: i64) -> Self {
+        self.guards.push((app_id.to_owned(), version));
         self
     }
 
@@ -163,6 +173,10 @@ impl Table {
     /// See [`CommitError`]. After an error nothing of this request is in the table, except that after
     /// [`CommitError::Other`] it may be: the same transaction again finds out.
     pub async fn commit(&mut self, request: CommitRequest) -> Result<i64, CommitError> {
+        if self.is_stale() {
+            // Log entries that this handle has not seen may be gone by now, and their numbers look free.
+            self.reload(None).await?;
+        }
         if let Some(version) = self.committed_before(&request).await? {
             return Ok(version);
         }
@@ -186,6 +200,18 @@ impl Table {
             }
             let actions = self.actions(&request, version);
             match self.write_entry(version, &actions, id).await {
+                Ok(()) if self.is_stale() => {
+                    // This process stood still between the look and the write.
+                    self.reload(None).await?;
+                    return match self.committed_before(&request).await? {
+                        Some(version) => Ok(version),
+                        None if request.transactions.is_empty() && self.version >= version => Ok(version),
+                        None => {
+                            let reason = "came after its place in the log was cleaned: nobody reads it";
+                            Err(anyhow::anyhow!("log entry {version} of {} {reason}", self.name).into())
+                        }
+                    };
+                }
                 Ok(()) => {
                     self.apply(version, &actions)?;
                     return Ok(version);
@@ -204,6 +230,7 @@ impl Table {
                         }
                     }
                     lost += 1;
+                    self.lost_races += 1;
                     if lost > MAX_LOST_RACES {
                         return Err(anyhow::anyhow!("{}: lost {lost} races for the next version", self.name).into());
                     }
@@ -236,6 +263,10 @@ impl Table {
 
     async fn committed_before(&mut self, request: &CommitRequest) -> Result<Option<i64>, CommitError> {
         let mut landed = None;
+        for (app_id, ours) in &request.guards {
+            let found = self.transaction_version(app_id).await?.unwrap_or(*ours);
+            self.check_fence(app_id, found, *ours)?;
+        }
         for (app_id, ours) in &request.transactions {
             let Some(found) = self.transaction_version(app_id).await? else { continue };
             self.check_fence(app_id, found, *ours)?;
@@ -288,6 +319,13 @@ impl Table {
             _ => false,
         });
         let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
+        for (app_id, ours) in request.guards.iter().filter(|_| !matches!(verdict, Verdict::Ours)) {
+            if let Some(found) = transaction_of(&actions, app_id).filter(|found| found > ours) {
+                self.apply(version, &actions)?;
+                let (app_id, ours) = (app_id.clone(), *ours);
+                return Err(CommitError::Fenced { table: self.name, app_id, found, ours });
+            }
+        }
         let claims = request.transactions.iter().filter(|_| !ours);
         let claimed = claims.filter_map(|(app_id, wanted)| Some((app_id, wanted, transaction_of(&actions, app_id)?)));
         if let Some((app_id, wanted, found)) = claimed.max_by_key(|(_, wanted, found)| *found - **wanted) {
@@ -395,6 +433,33 @@ mod tests {
             CommitRequest::append(adds).with_transaction("p0", 1).with_metadata("onhand", json!({"store": 4}));
         assert_eq!(table.commit(request).await.unwrap(), 1);
         table
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_handle_that_stood_still_does_not_write_where_nobody_reads() {
+        let (_folder, lake) = lake();
+        let open = async || Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let (mut first, mut second, mut other) = (open().await, open().await, open().await);
+        let append = async |table: &Table, id: &'static str| {
+            CommitRequest::append(table.write([changes(&[(id, 1, NEW_YEAR, 1, 10, -2)])]).await.unwrap())
+        };
+        for (n, id) in (1..).zip(["a", "b", "c", "d", "e"]) {
+            let request = append(&other, id).await.with_transaction("p0", n);
+            other.commit(request).await.unwrap();
+        }
+        other.write_checkpoint().await.unwrap();
+        for version in 0..=4 {
+            let entry = format!("{}/silver/inventory_change/_delta_log/{version:020}.json", lake.root());
+            std::fs::remove_file(entry).unwrap();
+        }
+        for table in [&mut first, &mut second] {
+            table.learned = std::time::SystemTime::UNIX_EPOCH;
+        }
+        let request = append(&first, "f").await.with_transaction("p1", 1);
+        assert_eq!(first.commit(request).await.unwrap(), 6, "number 1 was free, and nobody would look there");
+        assert_eq!(open().await.row_count(), 6);
+        let request = append(&second, "g").await.with_transaction("p0", 3);
+        assert!(matches!(second.commit(request).await, Err(CommitError::Fenced { found: 5, .. })));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

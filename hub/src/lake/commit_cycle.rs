@@ -11,6 +11,7 @@
 //! may have landed is made again with it and finds itself; a hub that was replaced is refused, and stops.
 
 use super::commit::{CommitError, CommitRequest};
+use super::count_file_log::BATCH_ID;
 use super::event_log::{self, CycleRow, Expectations};
 use super::gold::{self, PerStore};
 use super::housekeeping::Housekeeping;
@@ -21,6 +22,7 @@ use super::recount::sum_changes;
 use super::tables_open::Tables;
 use super::{positions, reference, silver};
 use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
+use crate::count_files::Leading;
 use crate::gateway::Intake;
 use crate::ownership::Ownership;
 use crate::pipeline::{CutBegin, Pipeline, TopicPartition};
@@ -117,12 +119,13 @@ impl CommitCycle {
         loop {
             let mut look_at_reference = false;
             tokio::select! {
+                biased;
+                _ = pipeline.over_and_why() => return Ok(()),
                 _ = ticks.tick() => {}
                 () = pipeline.commit_wanted.notified() => {}
                 () = tokio::time::sleep_until(next_gold.into()) => {}
                 () = reload.notified() => look_at_reference = true,
                 () = self.shutdown.cancelled() => {}
-                _ = pipeline.over_and_why() => return Ok(()),
             }
             let now = Instant::now();
             look_at_reference |= now >= next_reference;
@@ -155,13 +158,29 @@ impl CommitCycle {
         }
     }
 
+    /// What the loader of count files needs to know of this life.
+    pub fn leading(&self) -> Leading {
+        Leading {
+            pipeline: Arc::clone(&self.pipeline),
+            app_ids: self.ownership.app_ids(),
+            epoch: self.epoch,
+            plans: Arc::default(),
+        }
+    }
+
     async fn cycle(&mut self, gold: bool, look_at_reference: bool) -> Result<Option<CycleRow>, Stopped> {
         let started = Timestamp::now().micros();
-        let restated = look_at_reference && self.look_at_reference().await?;
+        let looked = if look_at_reference { self.look_at_reference().await? } else { Looked::Same };
+        // Half of what was read would be named by gold, and not be in its rows.
+        let gold = gold && !matches!(looked, Looked::Failed);
+        let restated = matches!(looked, Looked::New);
         let mut cycle = self.cut(gold).await?;
         cycle.row.started_at = started;
         let appended = self.commit_silver(&mut cycle).await?;
         let replaced = gold && self.commit_gold(&mut cycle).await?;
+        if gold && !replaced && self.housekeeping.is_due() {
+            self.keep_small().await?;
+        }
         if !appended && !replaced && !restated {
             return Ok(None);
         }
@@ -178,12 +197,11 @@ impl CommitCycle {
         Ok(Some(cycle.row))
     }
 
-    /// Returns whether something changed.
-    async fn look_at_reference(&mut self) -> Result<bool, Stopped> {
+    async fn look_at_reference(&mut self) -> Result<Looked, Stopped> {
         if !self.ownership.leads() {
             return self.follow_reference().await;
         }
-        let Some(folder) = self.config.reference.clone() else { return Ok(false) };
+        let Some(folder) = self.config.reference.clone() else { return Ok(Looked::Same) };
         let current = Arc::clone(&self.reference.borrow());
         let asked = Arc::clone(&current);
         let loaded = tokio::task::spawn_blocking(move || reference::load_folder(&folder, &asked)).await;
@@ -191,11 +209,11 @@ impl CommitCycle {
             Ok(loaded) => loaded,
             Err(error) => {
                 tracing::error!("the reference data stays as it is: {error:#}");
-                return Ok(false);
+                return Ok(Looked::Same);
             }
         };
         if loaded == *current {
-            return Ok(false);
+            return Ok(Looked::Same);
         }
         // The number of the cut that follows.
         let transaction = self.stamp(self.pipeline.durable_cut() + 1);
@@ -213,25 +231,31 @@ impl CommitCycle {
             insist(&mut tables.change_types, shutdown, stats, write, &transaction).await?;
         }
         self.restate(loaded).await?;
-        Ok(true)
+        Ok(Looked::New)
     }
 
-    /// Takes over the reference data that another has committed. Returns whether something changed.
-    async fn follow_reference(&mut self) -> Result<bool, Stopped> {
+    /// Takes over the reference data that another has committed, and learns which files of silver there are.
+    async fn follow_reference(&mut self) -> Result<Looked, Stopped> {
         let tables = &mut self.tables;
+        let silver = (tables.changes.version(), tables.counts.version());
         let read = async {
             tables.catch_up().await?;
             reference::read(&tables.stores, &tables.items, &tables.change_types).await
         };
-        match read.await {
-            Ok(loaded) if loaded == **self.reference.borrow() => Ok(false),
+        let read = read.await;
+        if silver != (self.tables.changes.version(), self.tables.counts.version()) {
+            // Those that were compacted away go in the end, and identities are looked up in what is there.
+            self.publish_files();
+        }
+        match read {
+            Ok(loaded) if loaded == **self.reference.borrow() => Ok(Looked::Same),
             Ok(loaded) => {
                 self.restate(loaded).await?;
-                Ok(true)
+                Ok(Looked::New)
             }
             Err(error) => {
                 tracing::warn!("looking for new reference data: {error:#}; trying again later");
-                Ok(false)
+                Ok(Looked::Failed)
             }
         }
     }
@@ -295,17 +319,29 @@ impl CommitCycle {
         let (bronze, quarantine) = (&cycle.cut.bronze, &cycle.cut.quarantine);
         let (shutdown, stats) = (&self.shutdown, &self.pipeline.stats);
         let anything = appended + bronze.len() + quarantine.len() > 0;
+        let files = cycle.cut.count_files.map(|batch| (BATCH_ID.to_owned(), batch));
+        let tables = &mut self.tables;
+        let (count_table, quarantine_table) = (&mut tables.counts, &mut tables.quarantine);
         tokio::try_join!(
-            append(&mut self.tables.bronze, shutdown, stats, &transaction, bronze.len(), || silver::bronze(bronze)),
-            append(&mut self.tables.quarantine, shutdown, stats, &transaction, quarantine.len(), || {
-                silver::quarantine(quarantine)
-            }),
-            append(&mut self.tables.changes, shutdown, stats, &transaction, changes.len(), || {
+            append(&mut tables.bronze, shutdown, stats, &transaction, bronze.len(), || silver::bronze(bronze)),
+            append(&mut tables.changes, shutdown, stats, &transaction, changes.len(), || {
                 silver::changes(changes.clone())
             }),
-            append(&mut self.tables.counts, shutdown, stats, &transaction, counts.len(), || {
-                silver::counts(counts.clone())
-            }),
+            async {
+                // A batch of count files is taken with its counts; what was refused of it has to be in quarantine by then.
+                append(quarantine_table, shutdown, stats, &transaction, quarantine.len(), || {
+                    silver::quarantine(quarantine)
+                })
+                .await?;
+                if counts.is_empty() && files.is_none() {
+                    return Ok(());
+                }
+                let write = async |table: &Table| {
+                    let adds = table.write(silver::counts(counts.clone())?).await?;
+                    Ok(CommitRequest::append(adds).with_notes(files.clone()))
+                };
+                insist(count_table, shutdown, stats, write, &transaction).await
+            },
         )?;
         let silver_version = self.tables.changes.version();
         let moved = self.offsets != cycle.cut.offsets;
@@ -494,6 +530,14 @@ fn own_marks(ownership: &Ownership, tables: &Tables) -> Option<OwnMarks> {
     }
 }
 
+/// What a look at the reference data brought.
+enum Looked {
+    Same,
+    New,
+    /// The tables are known as they are now, but not what they say.
+    Failed,
+}
+
 /// Why a cycle did not end.
 enum Stopped {
     Commit(CommitError),
@@ -538,7 +582,9 @@ async fn insist(
         let result = match write(table).await {
             Ok(request) => {
                 let (app_ids, version) = transaction;
-                table.commit(request.with_transactions(app_ids, *version)).await.map(drop)
+                let committed = table.commit(request.with_transactions(app_ids, *version)).await;
+                stats.commit_conflicts.fetch_add(table.take_lost_races(), Relaxed);
+                committed.map(drop)
             }
             Err(error) => Err(CommitError::Other(error)),
         };

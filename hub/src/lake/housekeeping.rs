@@ -10,22 +10,30 @@ use std::time::{Duration, Instant};
 
 /// Commits between two checkpoints of a table.
 const CHECKPOINT_EVERY: i64 = 100;
+/// Where no gold is committed, things are kept small so often all the same.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Time between two looks for files and log entries that nobody needs any more.
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 /// The schedule.
 #[derive(Debug)]
 pub struct Housekeeping {
+    kept: Instant,
     cleaned: Instant,
 }
 
 impl Default for Housekeeping {
     fn default() -> Self {
-        Self { cleaned: Instant::now() }
+        Self { kept: Instant::now(), cleaned: Instant::now() }
     }
 }
 
 impl Housekeeping {
+    /// Whether it is time even though no gold is committed: the tables grow by what others write, too.
+    pub fn is_due(&self) -> bool {
+        self.kept.elapsed() >= AT_LEAST_EVERY
+    }
+
     /// What is due. Belongs right before a gold commit, which then names the versions that compaction left. Returns whether
     /// files of silver were replaced.
     ///
@@ -34,6 +42,7 @@ impl Housekeeping {
     /// # Errors
     /// As commits have them.
     pub async fn before_gold(&mut self, tables: &mut Tables) -> Result<bool, CommitError> {
+        self.kept = Instant::now();
         let reflected = match tables.gold.reflects().await? {
             Some((_, said)) => Reflected::read(said)?,
             None => Reflected::Whole(Versions::new()),
@@ -45,7 +54,9 @@ impl Housekeeping {
                 CompactionPolicy { settled: Some(reflected.by_all(table.name())), ..CompactionPolicy::default() };
             silver_replaced |= compact(table, &policy).await?;
         }
-        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log] {
+        // Others append to these, too; only here they are looked at.
+        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files] {
+            table.catch_up().await?;
             compact(table, &CompactionPolicy::default()).await?;
         }
         let clean = self.cleaned.elapsed() >= CLEAN_EVERY;

@@ -20,11 +20,14 @@ use onhand_common::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// The tag of an Add action that names the version which brought its rows first.
 pub(crate) const SINCE_TAG: &str = "onhand.since";
 /// The key of a commit's metadata under which a gold commit names the silver versions it reflects.
 pub const REFLECTS_KEY: &str = "onhand";
+/// A handle that learned nothing for so long reads its log anew: below the shortest time for which log entries are kept.
+const STALE_AFTER: Duration = Duration::from_secs(900);
 /// The key of a commit's metadata under which its writer finds its own entry again.
 pub(crate) const COMMIT_ID_KEY: &str = "onhandCommit";
 
@@ -66,6 +69,10 @@ pub struct Table {
     pub(crate) reflects: Option<Option<(i64, Value)>>,
     /// The version of the last checkpoint, once it was looked for.
     pub(crate) checkpoint: Option<i64>,
+    /// When this handle last knew the newest version. By the wall clock: it goes on while a machine sleeps.
+    pub(crate) learned: SystemTime,
+    /// Commits of others that came before one of ours.
+    pub(crate) lost_races: u64,
 }
 
 impl Table {
@@ -127,6 +134,8 @@ impl Table {
             transactions: HashMap::new(),
             reflects: None,
             checkpoint: None,
+            learned: SystemTime::UNIX_EPOCH,
+            lost_races: 0,
         };
         table.reload(version).await?;
         Ok(table)
@@ -141,6 +150,7 @@ impl Table {
             Some(version) => format!("open version {version} of {name} in {}", self.lake.root()),
             None => format!("open the table {name} in {}", self.lake.root()),
         };
+        let began = SystemTime::now();
         let snapshot = Snapshot::try_new(self.log.as_ref(), at).await.with_context(asked)?;
         self.check(&snapshot)?;
         let loaded = i64::try_from(snapshot.version()).context("a version fits 63 bits")?;
@@ -162,7 +172,19 @@ impl Table {
         self.files = files;
         self.transactions.clear();
         self.reflects = None;
+        self.learned = began;
         Ok(())
+    }
+
+    /// Whether so much time has gone by since this handle knew the newest version that entries after it may have been cleaned
+    /// away. A clock that was set back counts, too.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.learned.elapsed().map_or(true, |age| age > STALE_AFTER)
+    }
+
+    /// How often others were faster since the last time somebody asked.
+    pub fn take_lost_races(&mut self) -> u64 {
+        std::mem::take(&mut self.lost_races)
     }
 
     /// The table must be the one that this program writes: same columns, and nothing of Delta that it does not know.
@@ -233,21 +255,34 @@ impl Table {
     /// # Errors
     /// If the log cannot be read.
     pub async fn transaction_version(&mut self, app_id: &str) -> Result<Option<i64>> {
-        if let Some(known) = self.transactions.get(app_id) {
-            return Ok(*known);
+        self.learn_transactions(&[app_id.to_owned()]).await?;
+        Ok(self.transactions[app_id])
+    }
+
+    /// Looks all of them up at once, which is cheaper.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn learn_transactions(&mut self, app_ids: &[String]) -> Result<()> {
+        let unknown: Vec<String> =
+            app_ids.iter().filter(|app_id| !self.transactions.contains_key(*app_id)).cloned().collect();
+        if unknown.is_empty() {
+            return Ok(());
         }
         let engine = self.log.engine(None);
         let root = self.log.root_url().to_string();
         let version = u64::try_from(self.version).context("a loaded table has a version")?;
-        let app = app_id.to_owned();
-        let found = tokio::task::spawn_blocking(move || {
+        let look = move || {
             let snapshot = KernelSnapshot::builder_for(root).at_version(version).build(engine.as_ref())?;
-            snapshot.get_app_id_version(&app, engine.as_ref())
-        })
-        .await?
-        .with_context(|| format!("look for transactions of {app_id} in {}", self.name))?;
-        self.transactions.insert(app_id.to_owned(), found);
-        Ok(found)
+            let look = |app_id: String| {
+                let found = snapshot.get_app_id_version(&app_id, engine.as_ref())?;
+                Ok((app_id, found))
+            };
+            unknown.into_iter().map(look).collect::<buoyant_kernel::DeltaResult<Vec<_>>>()
+        };
+        let found = tokio::task::spawn_blocking(look).await?;
+        self.transactions.extend(found.with_context(|| format!("look for transactions in {}", self.name))?);
+        Ok(())
     }
 
     /// What the commit of a version said about itself; `None` once its entry was cleaned away.
@@ -312,6 +347,9 @@ impl Table {
     /// # Errors
     /// If the log cannot be read.
     pub async fn catch_up(&mut self) -> Result<()> {
+        if self.is_stale() {
+            return self.reload(None).await;
+        }
         while let Some(actions) = self.read_entry(self.version + 1).await? {
             if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
                 return self.reload(None).await;
@@ -323,6 +361,7 @@ impl Table {
 
     /// Takes over what a version changed.
     pub(crate) fn apply(&mut self, version: i64, actions: &[Action]) -> Result<()> {
+        self.learned = SystemTime::now();
         let mut removed = None;
         for action in actions {
             match action {

@@ -5,8 +5,8 @@
 //! on with partitions: what was said for all of it holds for a partition until its owner says otherwise.
 
 use super::tables::TableName;
-use crate::ownership::OwnedPartitions;
-use anyhow::{Context, Result};
+use crate::ownership::{OwnedPartitions, Ownership};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,34 @@ impl Reflected {
             serde_json::from_value(said).map(Self::Whole)
         };
         read.context("read what the newest gold commit reflects")
+    }
+
+    /// Whether whoever owns this may go on with what gold says: in the form that the lake has, and with the partitions over
+    /// which its stores are spread.
+    ///
+    /// # Errors
+    /// Says what does not fit, and what to do.
+    pub fn check(&self, ownership: &Ownership) -> Result<()> {
+        match (self, ownership) {
+            (Self::Partitions(_), Ownership::Whole) => bail!(
+                "processors keep this lake (its gold is marked by partition): to go on in embedded form, stop them and run \
+                 `onhand-hub rebuild` once"
+            ),
+            (Self::Partitions(by), Ownership::Partitions(ours))
+                if (&by.topic, by.partitions) != (&ours.topic, ours.count) =>
+            {
+                bail!(
+                    "this lake's stores are spread over the {} partitions of topic {:?}, not over the {} of {:?}: a store \
+                     must not move from one partition to another. Drain the old topic, stop all processors and run \
+                     `onhand-hub rebuild` once",
+                    by.partitions,
+                    by.topic,
+                    ours.count,
+                    ours.topic
+                )
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Some partitions, parted into those whose rows reflect the same: what one owner committed last.
@@ -111,6 +139,12 @@ pub struct OwnMarks {
 }
 
 impl OwnMarks {
+    /// Says only that gold is marked by these partitions from now on, and of none of them what it reflects.
+    pub fn of_the_form(partitions: &OwnedPartitions) -> Self {
+        let partitions = OwnedPartitions { owned: BTreeSet::new(), ..partitions.clone() };
+        Self { partitions, versions: Versions::new() }
+    }
+
     /// What the next commit says, after what was said before.
     pub(super) fn merged_into(&self, said: Option<Value>) -> Value {
         let mut all = match said.and_then(|said| Reflected::read(said).ok()) {
@@ -122,6 +156,10 @@ impl OwnMarks {
         all.partitions = self.partitions.count;
         for &partition in &self.partitions.owned {
             all.marks.insert(partition, self.versions.clone());
+        }
+        if (0..all.partitions).all(|partition| all.marks.contains_key(&partition)) {
+            // Nobody asks for it any more, and what it names need not be kept for its sake.
+            all.before = None;
         }
         serde_json::to_value(all).expect("plain data has a JSON form")
     }
@@ -158,7 +196,7 @@ mod tests {
         assert_eq!((version(&said, 0), version(&said, 1)), (Some(5), Some(9)));
         let reflected = Reflected::read(said).unwrap();
         assert_eq!(reflected.by_all(TableName::InventoryChange), 5);
-        assert_eq!(reflected.each(TableName::InventoryChange), [3, 5, 9]);
+        assert_eq!(reflected.each(TableName::InventoryChange), [5, 9], "each partition has a version of its own now");
         assert_eq!(reflected.groups(&own(&[0, 1], 0).partitions).len(), 2);
         let same = Reflected::read(own(&[0, 1], 9).merged_into(None)).unwrap();
         assert_eq!(same.groups(&own(&[0, 1], 0).partitions).len(), 1);

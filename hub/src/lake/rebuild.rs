@@ -15,7 +15,7 @@ use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity};
-use crate::ownership::{EMBEDDED, Ownership};
+use crate::ownership::EMBEDDED;
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use anyhow::{Context, Result};
@@ -40,7 +40,7 @@ const COUNTS_HELD: usize = 50_000;
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await?;
-    let epoch = tables.take_over(&Ownership::Whole).await?;
+    let epoch = tables.take_over_from_all().await?;
     if from_bronze {
         let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;
         println!("silver from bronze: {changes} changes, {counts} counts");
@@ -256,7 +256,7 @@ async fn latest_counts(table: &Table) -> Result<HashMap<(i32, i32), LatestCount>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lake::count_file_log::{CountFileLog, TakenFile};
+    use crate::lake::count_file_log::{BATCH_ID, CountFileLog, PlannedFile};
     use crate::lake::samples::{NEW_YEAR, counts, lake};
     use crate::lake::upkeep::CompactionPolicy;
     use crate::rows::BronzeRow;
@@ -380,11 +380,26 @@ mod tests {
         let (_folder, lake) = lake();
         receive(&lake, vec![(count_frame("a", 20), NEW_YEAR)]).await;
         let log = CountFileLog::new(lake.clone());
-        let file = TakenFile { name: "counts.txt".to_owned(), size: 1, modified: 1, rows: 1, taken_at: 1, error: None };
-        log.append(&file).await.unwrap();
+        let file = PlannedFile {
+            batch: 1,
+            after: 0,
+            name: "counts.txt".to_owned(),
+            size: 1,
+            modified: 1,
+            rows: 1,
+            planned_at: 1,
+            error: None,
+        };
+        log.plan(&[file], &[], 0).await.unwrap();
+        let mut counts = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
+        counts.commit(CommitRequest::append(Vec::new()).with_notes([(BATCH_ID.to_owned(), 1)])).await.unwrap();
+        let taken = async || {
+            let known = log.read(|name, _, _| name.to_owned()).await.unwrap();
+            (known.taken.len(), known.newest)
+        };
         run(lake.root(), false).await.unwrap();
-        assert_eq!(log.read().await.unwrap().len(), 1);
+        assert_eq!(taken().await, (1, 1));
         run(lake.root(), true).await.unwrap();
-        assert!(log.read().await.unwrap().is_empty());
+        assert_eq!(taken().await, (0, 1), "what comes now has a new number");
     }
 }

@@ -13,7 +13,7 @@ use crate::actors::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use crate::gateway::{Position, Progress};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::reference::Applicability;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use deltalake::arrow::array::{Array, TimestampMicrosecondArray};
 use deltalake::kernel::Action;
 use futures::TryStreamExt;
@@ -63,30 +63,14 @@ impl Mark {
             }
             None => Reflected::Whole(Versions::new()),
         };
-        let partitions = match ownership {
-            Ownership::Whole => {
-                let Reflected::Whole(versions) = reflected else {
-                    bail!(
-                        "processors keep this lake (its gold is marked by partition): to go on in embedded form, stop them \
-                         and run `onhand-hub rebuild` once"
-                    );
-                };
-                return Ok(vec![Self { versions, stores: Box::new(|_| true) }]);
+        reflected.check(ownership)?;
+        let partitions = match (ownership, &reflected) {
+            (Ownership::Partitions(partitions), _) => partitions,
+            (Ownership::Whole, Reflected::Whole(versions)) => {
+                return Ok(vec![Self { versions: versions.clone(), stores: Box::new(|_| true) }]);
             }
-            Ownership::Partitions(partitions) => partitions,
+            (Ownership::Whole, Reflected::Partitions(_)) => unreachable!("it was checked"),
         };
-        if let Reflected::Partitions(by) = &reflected
-            && (&by.topic, by.partitions) != (&partitions.topic, partitions.count)
-        {
-            bail!(
-                "this lake's stores are spread over the {} partitions of topic {:?}, not over the {} of {:?}: a store must not \
-                 move from one partition to another. Drain the old topic, stop all processors and run `onhand-hub rebuild` once",
-                by.partitions,
-                by.topic,
-                partitions.count,
-                partitions.topic
-            );
-        }
         let mark = |(versions, owned): (Versions, OwnedPartitions)| Self {
             versions,
             stores: Box::new(move |store_id| owned.owns(store_id)),

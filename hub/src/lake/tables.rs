@@ -395,7 +395,7 @@ static DEFINITIONS: [Definition; TableName::ALL.len()] = [
     },
     Definition {
         path: "ops/count_files",
-        comment: "The count files that were taken or refused",
+        comment: "The count files that were taken or refused, by the batches they were taken in",
         quality: "ops",
         partition: None,
         columns: &[
@@ -403,10 +403,16 @@ static DEFINITIONS: [Definition; TableName::ALL.len()] = [
             column("size", ColumnType::Long, "Bytes"),
             column("modified", ColumnType::Timestamp, "When it was written to last, UTC"),
             column("rows", ColumnType::Long, "Counts it held; 0 if it was refused"),
-            column("taken_at", ColumnType::Timestamp, "When it was taken, UTC"),
+            column("planned_at", ColumnType::Timestamp, "When it became part of its batch, UTC"),
             column("error", ColumnType::String, "Why it was refused"),
+            column(
+                "batch",
+                ColumnType::Long,
+                "Its batch; the newest that was taken is the version of onhand/count-files in inventory_snapshot",
+            ),
+            column("after", ColumnType::Long, "The newest batch that had been taken when this one was planned"),
         ],
-        unique: &["name"],
+        unique: &[],
     },
 ];
 

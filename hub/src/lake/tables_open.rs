@@ -2,10 +2,10 @@
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::{REFLECTS_KEY, Table};
-use super::marks::Versions;
+use super::marks::{OwnMarks, Reflected, Versions};
 use super::storage::Lake;
 use super::tables::TableName;
-use crate::ownership::Ownership;
+use crate::ownership::{EMBEDDED, OwnedPartitions, Ownership};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -35,6 +35,8 @@ pub struct Tables {
     pub positions: Table,
     /// ops/event_log.
     pub event_log: Table,
+    /// ops/count_files.
+    pub count_files: Table,
 }
 
 impl Tables {
@@ -57,11 +59,12 @@ impl Tables {
             uncounted: table(TableName::UncountedInventory).await?,
             positions: table(TableName::Positions).await?,
             event_log: table(TableName::EventLog).await?,
+            count_files: table(TableName::CountFiles).await?,
         })
     }
 
     /// Each table, for what is done to all. Gold comes last: what it says it reflects has to be there before.
-    pub fn all(&mut self) -> [&mut Table; 12] {
+    pub fn all(&mut self) -> [&mut Table; 13] {
         [
             &mut self.bronze,
             &mut self.changes,
@@ -74,6 +77,7 @@ impl Tables {
             &mut self.uncounted,
             &mut self.positions,
             &mut self.event_log,
+            &mut self.count_files,
             &mut self.gold,
         ]
     }
@@ -81,30 +85,99 @@ impl Tables {
     /// Takes over what is owned: from now on whoever committed under these application ids before can no longer. Returns the
     /// new epoch, the upper half of all transaction versions to come.
     ///
+    /// A lake has one form at a time, and gold's marks say which: a hub in embedded form refuses a lake that processors keep,
+    /// before it changes anything; a processor puts an end to a hub in embedded form.
+    ///
     /// # Errors
     /// [`CommitError::Fenced`] if another takes over at the same time and wins.
     pub async fn take_over(&mut self, ownership: &Ownership) -> Result<i64, CommitError> {
-        let app_ids = ownership.app_ids();
+        self.check_form(ownership).await?;
+        match ownership {
+            Ownership::Whole => {
+                let (epoch, app_ids) = (self.next_epoch(&ownership.app_ids()).await?, ownership.app_ids());
+                self.gold.fence(&app_ids, epoch << 32).await?;
+                self.check_form(ownership).await?;
+                self.fence_and_move_mark(&app_ids, epoch << 32).await?;
+                Ok(epoch)
+            }
+            Ownership::Partitions(partitions) => loop {
+                match self.take_partitions_over(partitions).await {
+                    // Another processor was about to put an end to the same hub in embedded form.
+                    Err(CommitError::Fenced { app_id, .. }) if app_id == EMBEDDED => self.check_form(ownership).await?,
+                    ended => return ended,
+                }
+            },
+        }
+    }
+
+    /// Takes over whatever form the lake has, from all who keep it; what gold says of partitions is no reason to stop.
+    ///
+    /// # Errors
+    /// As [`Tables::take_over`].
+    pub async fn take_over_from_all(&mut self) -> Result<i64, CommitError> {
+        let said = self.gold.reflects().await?.map(|(_, said)| Reflected::read(said)).transpose()?;
+        let Some(Reflected::Partitions(by)) = said else { return self.take_over(&Ownership::Whole).await };
+        let mut app_ids = Ownership::Partitions(by.all()).app_ids();
+        app_ids.push(EMBEDDED.to_owned());
+        let epoch = self.next_epoch(&app_ids).await?;
+        self.gold.fence(&app_ids, epoch << 32).await?;
+        self.fence_all_but_gold(&app_ids, epoch << 32).await?;
+        Ok(epoch)
+    }
+
+    async fn check_form(&mut self, ownership: &Ownership) -> anyhow::Result<()> {
+        match self.gold.reflects().await? {
+            Some((_, said)) => Reflected::read(said)?.check(ownership),
+            None => Ok(()),
+        }
+    }
+
+    /// An epoch above all that these application ids had in any table.
+    async fn next_epoch(&mut self, app_ids: &[String]) -> anyhow::Result<i64> {
         let known = self.all().map(async |table: &mut Table| {
+            table.learn_transactions(app_ids).await?;
             let mut newest = 0;
-            for app_id in &app_ids {
+            for app_id in app_ids {
                 newest = newest.max(table.transaction_version(app_id).await?.unwrap_or(0));
             }
             anyhow::Ok(newest)
         });
         let newest = futures::future::try_join_all(known).await?.into_iter().max().unwrap_or(0);
-        let epoch = (newest >> 32) + 1;
-        // Gold first: its mark stands still from here on. Then the others.
-        self.gold.fence(&app_ids, epoch << 32).await?;
-        match ownership {
-            Ownership::Whole => self.fence_and_move_mark(&app_ids, epoch << 32).await?,
-            Ownership::Partitions(_) => {
-                let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
-                let fences = others.map(async |table: &mut Table| table.fence(&app_ids, epoch << 32).await);
-                futures::future::try_join_all(fences).await?;
-            }
+        Ok((newest >> 32) + 1)
+    }
+
+    /// Gold first: its marks stand still from here on. Then the others.
+    async fn take_partitions_over(&mut self, partitions: &OwnedPartitions) -> Result<i64, CommitError> {
+        let app_ids = Ownership::Partitions(partitions.clone()).app_ids();
+        let epoch = self.next_epoch(&app_ids).await?;
+        let said = self.gold.reflects().await?.map(|(_, said)| Reflected::read(said)).transpose()?;
+        let first = !matches!(said, Some(Reflected::Partitions(_)));
+        let embedded = after(self.gold.transaction_version(EMBEDDED).await?);
+        let fence = CommitRequest::fence(&app_ids, epoch << 32).with_transaction(EMBEDDED, embedded);
+        self.gold.commit(CommitRequest { marks: Some(OwnMarks::of_the_form(partitions)), ..fence }).await?;
+        if first {
+            // A hub in embedded form may be at work, and may not have noticed yet.
+            let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
+            let fences = others.map(async |table: &mut Table| {
+                loop {
+                    let version = after(table.transaction_version(EMBEDDED).await?);
+                    match table.fence(&[EMBEDDED.to_owned()], version).await {
+                        Err(CommitError::Fenced { .. }) => {}
+                        ended => return ended,
+                    }
+                }
+            });
+            futures::future::try_join_all(fences).await?;
         }
+        self.fence_all_but_gold(&app_ids, epoch << 32).await?;
         Ok(epoch)
+    }
+
+    async fn fence_all_but_gold(&mut self, app_ids: &[String], version: i64) -> Result<(), CommitError> {
+        let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
+        let fences = others.map(async |table: &mut Table| table.fence(app_ids, version).await);
+        futures::future::try_join_all(fences).await?;
+        Ok(())
     }
 
     /// Fences all but gold. Gold's mark moves on only where nothing but our fence came after what it names.
@@ -130,6 +203,10 @@ impl Tables {
             let mut request = CommitRequest::append(Vec::new()).with_metadata(REFLECTS_KEY, mark);
             request.operation = "REFLECT";
             request.data_change = false;
+            // Whoever takes over in between has the last word.
+            for app_id in app_ids {
+                request = request.guarded_by(app_id, version);
+            }
             self.gold.commit(request).await?;
         }
         Ok(())
@@ -154,5 +231,75 @@ impl Tables {
         let tables = [&mut self.changes, &mut self.counts, &mut self.stores, &mut self.items, &mut self.change_types];
         futures::future::try_join_all(tables.map(Table::catch_up)).await?;
         Ok(())
+    }
+}
+
+/// The first version of the epoch after that of a transaction.
+fn after(found: Option<i64>) -> i64 {
+    ((found.unwrap_or(0) >> 32) + 1) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::lake;
+
+    fn partitions(owned: &[i32]) -> Ownership {
+        let owned = owned.iter().copied().collect();
+        Ownership::Partitions(OwnedPartitions { topic: "t".to_owned(), count: 3, owned })
+    }
+
+    /// Whether a cycle of this owner would be refused, by table.
+    async fn refused(tables: &mut Tables, ownership: &Ownership, epoch: i64) -> Vec<bool> {
+        let app_ids = ownership.app_ids();
+        let mut refused = Vec::new();
+        for table in tables.all() {
+            let request = CommitRequest::append(Vec::new()).with_transactions(&app_ids, epoch << 32 | 1);
+            refused.push(matches!(table.commit(request).await, Err(CommitError::Fenced { .. })));
+        }
+        refused
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hub_in_embedded_form_refuses_a_lake_of_processors_and_changes_nothing() {
+        let (_folder, lake) = lake();
+        let mut processor = Tables::open(&lake).await.unwrap();
+        let epoch = processor.take_over(&partitions(&[0, 2])).await.unwrap();
+        let mut hub = Tables::open(&lake).await.unwrap();
+        let before = hub.all().map(|table| table.version());
+        let refusal = hub.take_over(&Ownership::Whole).await.unwrap_err();
+        assert!(refusal.to_string().contains("processors keep this lake"), "{refusal}");
+        assert_eq!(Tables::open(&lake).await.unwrap().all().map(|table| table.version()), before);
+        assert!(!refused(&mut processor, &partitions(&[0, 2]), epoch).await.contains(&true));
+        let other = Ownership::Partitions(OwnedPartitions { topic: "t".to_owned(), count: 4, owned: [1].into() });
+        let refusal = hub.take_over(&other).await.unwrap_err();
+        assert!(refusal.to_string().contains("spread over the 3 partitions"), "{refusal}");
+        // Each to its own.
+        Tables::open(&lake).await.unwrap().take_over(&partitions(&[1])).await.unwrap();
+        assert!(!refused(&mut processor, &partitions(&[0, 2]), epoch).await.contains(&true));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn processors_put_an_end_to_a_hub_in_embedded_form() {
+        let (_folder, lake) = lake();
+        let mut hub = Tables::open(&lake).await.unwrap();
+        let epoch = hub.take_over(&Ownership::Whole).await.unwrap();
+        Tables::open(&lake).await.unwrap().take_over(&partitions(&[1])).await.unwrap();
+        assert!(!refused(&mut hub, &Ownership::Whole, epoch).await.contains(&false));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_takes_over_from_all_ends_both_forms() {
+        let (_folder, lake) = lake();
+        let mut processors = [Tables::open(&lake).await.unwrap(), Tables::open(&lake).await.unwrap()];
+        let parts = [partitions(&[0, 2]), partitions(&[1])];
+        let mut epochs = Vec::new();
+        for (tables, ownership) in processors.iter_mut().zip(&parts) {
+            epochs.push(tables.take_over(ownership).await.unwrap());
+        }
+        Tables::open(&lake).await.unwrap().take_over_from_all().await.unwrap();
+        for ((tables, ownership), epoch) in processors.iter_mut().zip(&parts).zip(epochs) {
+            assert!(!refused(tables, ownership, epoch).await.contains(&false));
+        }
     }
 }

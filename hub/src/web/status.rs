@@ -27,13 +27,13 @@ pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Fine { status: "ok" })
 }
 
-/// The hub takes events, answers for items, and its commits keep up.
+/// The hub takes events, answers for items, and its commits keep up; or it is a processor that stands by for a partition.
 #[utoipa::path(get, path = "/readyz", tag = "operation", responses(
     (status = 200, description = "It is ready", body = Fine),
     (status = 503, description = "It is not; `error` says why", body = ErrorBody),
 ))]
 pub(super) async fn readyz(web: Data<Web>) -> Result<HttpResponse, ApiError> {
-    if web.state.has_pipeline {
+    if web.state.has_pipeline && !web.state.stats.kafka_spare.load(Relaxed) {
         web.pipeline()?;
     }
     let waiting = web.waiting(Instant::now());

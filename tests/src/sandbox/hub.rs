@@ -18,12 +18,15 @@ pub struct HubOptions {
     pub mqtt: Option<String>,
     /// More arguments.
     pub more: Vec<String>,
+    /// More of the environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl HubOptions {
     /// With more arguments.
     pub fn with(more: &[&str]) -> Self {
-        Self { mqtt: None, more: more.iter().map(|&argument| argument.to_owned()).collect() }
+        let more = more.iter().map(|&argument| argument.to_owned()).collect();
+        Self { more, ..Self::default() }
     }
 }
 
@@ -85,7 +88,7 @@ impl Hub {
             Some(url) => command.args(["--mqtt", url]),
             None => command.args(["--listen-mqtt", &self.mqtt]),
         };
-        command.args(&self.options.more);
+        command.args(&self.options.more).envs(self.options.environment.iter().cloned());
         self.program.start(command);
     }
 

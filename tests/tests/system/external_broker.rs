@@ -7,7 +7,7 @@ use onhand_tests::{Agent, Hub, Ledger, Sandbox, Till, Verdict, judge};
 fn an_external_broker_takes_the_endpoints_place() {
     let sandbox = Sandbox::new();
     let broker = Mosquitto::start(&sandbox, &["a", "b"]);
-    let options = HubOptions { mqtt: Some(broker.url("hub")), more: Vec::new() };
+    let options = HubOptions { mqtt: Some(broker.url("hub")), ..HubOptions::default() };
     let mut hub = Hub::start(&sandbox, options);
     let agents =
         [Agent::start(&sandbox, "a", "1", &broker.url("a")), Agent::start(&sandbox, "b", "2", &broker.url("b"))];

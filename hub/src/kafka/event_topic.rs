@@ -1,0 +1,135 @@
+//! The topic between gateways and processors, for whoever puts events there: each event on the partition of its store.
+
+use super::KafkaSettings;
+use crate::ownership::partition_of;
+use crate::stats::HubStats;
+use anyhow::{Context, Result};
+use onhand_common::frame::FramePart;
+use onhand_common::{AgentId, Epoch, Event, Seq};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The header of a record that goes to the quarantine: where it came from.
+pub const SOURCE: &str = "onhand-source";
+/// The header of such a record that says why.
+pub const REASON: &str = "onhand-reason";
+/// The header of such a record that says what is wrong in detail.
+pub const DETAIL: &str = "onhand-detail";
+/// The header of a device's document: the topic it was published on.
+pub const TOPIC: &str = "onhand-topic";
+/// The header of counts from a file: its name.
+pub const FILE: &str = "onhand-file";
+
+/// Longest wait for room among the records that are on their way.
+const ROOM: Duration = Duration::from_secs(30);
+/// Pause after a record that was not taken.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Who counts from files are said to come from, where a record names an agent.
+const FILES: &str = "count-files";
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct EventTopic {
+    producer: FutureProducer,
+    topic: String,
+    partitions: i32,
+    stats: Arc<HubStats>,
+    /// Why the client can do no more, once it cannot.
+    broken: watch::Sender<Option<String>>,
+}
+
+/// Kafka did not take a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// Another try may go well.
+    #[error("Kafka did not take a record")]
+    ThisTime,
+    /// It never will.
+    #[error("a record is larger than the topic allows")]
+    TooLarge,
+}
+
+impl EventTopic {
+    /// Connects to Kafka.
+    ///
+    /// # Errors
+    /// If Kafka does not answer, or a setting of its client is wrong.
+    pub async fn connect(settings: &KafkaSettings, stats: Arc<HubStats>) -> Result<Self> {
+        let partitions = settings.ensure_topic().await?;
+        let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
+        let fixed = [("enable.idempotence", "true"), ("acks", "all")];
+        let producer = settings.client(&ours, &fixed).create().context("prepare a producer for Kafka")?;
+        Ok(Self { producer, topic: settings.topic.clone(), partitions, stats, broken: watch::Sender::default() })
+    }
+
+    /// Resolves when the client can do no more, and says why.
+    pub async fn broken(&self) -> String {
+        let reason = self.broken.subscribe().wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    /// Groups events by the partitions of their stores.
+    pub fn by_partition(&self, events: impl IntoIterator<Item = (Seq, Event)>) -> BTreeMap<i32, Vec<(Seq, Event)>> {
+        let mut groups: BTreeMap<i32, Vec<_>> = BTreeMap::new();
+        for (seq, event) in events {
+            groups.entry(self.partition_of(event.store_id().get())).or_default().push((seq, event));
+        }
+        groups
+    }
+
+    /// The partition of a store.
+    pub fn partition_of(&self, store_id: i32) -> i32 {
+        partition_of(store_id, self.partitions)
+    }
+
+    /// Resolves once all replicas have the record.
+    ///
+    /// # Errors
+    /// After a pause. It is no loss: whoever has the record sends it again, unless it is too large for ever.
+    pub async fn put(&self, partition: i32, key: &str, value: &[u8], headers: &[(&str, &str)]) -> Result<(), NotTaken> {
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, &(key, value)| all.insert(Header { key, value: Some(value) }));
+        let record = FutureRecord::to(&self.topic).partition(partition).key(key).payload(value).headers(headers);
+        match self.producer.send(record, ROOM).await {
+            Ok(_) => {
+                self.stats.kafka_records.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            Err((error, _)) => {
+                self.stats.kafka_failures.fetch_add(1, Relaxed);
+                tracing::warn!(partition, "Kafka did not take a record: {error}");
+                if let Some((code, reason)) = self.producer.client().fatal_error() {
+                    self.broken.send_replace(Some(format!("Kafka's client gave up: {code}: {reason}")));
+                }
+                // Some errors come at once, and the next try would, too.
+                tokio::time::sleep(PAUSE).await;
+                match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Err(NotTaken::TooLarge),
+                    _ => Err(NotTaken::ThisTime),
+                }
+            }
+        }
+    }
+
+    /// Puts counts of a file there, at most as many as a frame holds; returns once all replicas have them.
+    ///
+    /// # Errors
+    /// If Kafka does not take them.
+    pub async fn put_file(&self, name: &str, counts: Vec<(Seq, Event)>) -> Result<()> {
+        for (partition, events) in self.by_partition(counts) {
+            let key = events[0].1.store_id().to_string();
+            let agent_id = AgentId::new(FILES).expect("it is made of letters");
+            let part = FramePart { agent_id, epoch: Epoch(0), events }.encode();
+            let put = self.put(partition, &key, &part, &[(FILE, name)]).await;
+            put.with_context(|| format!("hand counts of {name} on"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Count files in a bucket, loaded by whichever processor has partition 0.
+
+use onhand_tests::judge::{ask_lake, number_in_lake};
+use onhand_tests::sandbox::{Hub, HubOptions, Kafka, Part, S3, wait_until};
+use onhand_tests::{Ledger, Sandbox, Verdict, judge};
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Counts of four stores, which lie in four partitions.
+fn put(folder: &Path, ledger: &mut Ledger, number: i32) {
+    let mut text = String::from(",item_id,employee_id,store_id,date_time,quantity\n");
+    let at = format!("2021-01-{:02} {:02}:00:00", number / 24 + 1, number % 24);
+    for row in 0..80 {
+        let (item, store, quantity) = (row / 4 + 1, row % 4 + 1, number * 100 + row);
+        writeln!(text, "{row},{item},7,{store},{at},{quantity}").expect("a text grows");
+        let at = format!("{}Z", at.replace(' ', "T"));
+        ledger.count(&json!({"store_id": store, "item_id": item, "date_time": at, "quantity": quantity}));
+    }
+    drop_in(folder, &format!("inventory_snapshot_{number}.txt"), &text);
+}
+
+/// As an object store would have it: all at once.
+fn drop_in(folder: &Path, name: &str, text: &str) {
+    std::fs::create_dir_all(folder).expect("make a folder");
+    let beside = folder.with_extension("being-written");
+    std::fs::write(&beside, text).expect("write a file");
+    std::fs::rename(&beside, folder.join(name)).expect("put it there");
+}
+
+#[test]
+fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
+    let sandbox = Sandbox::new();
+    let (kafka, s3) = (Kafka::start(&sandbox), S3::start(&sandbox));
+    s3.create_bucket("retail");
+    let (lake, folder) = (s3.bucket("retail").join("lake"), s3.bucket("retail").join("counts"));
+    let mut environment = s3.environment();
+    environment.push(("ONHAND_HUB_COUNT_FILES".to_owned(), "s3://retail/counts".to_owned()));
+    let mut ledger = Ledger::default();
+    (0..20).for_each(|number| put(&folder, &mut ledger, number));
+    drop_in(&folder, "inventory_snapshot_bad.txt", "nobody counted anything here\n");
+    let mut processors = [1, 2].map(|number| {
+        Part::processor(&sandbox, &format!("processor-{number}"), &kafka, "s3://retail/lake", environment.clone())
+    });
+    let logs = |processors: &[Part]| processors.iter().map(|part| part.log_tail()).collect::<String>();
+    let counted = || number_in_lake(&lake, "SELECT count(*) FROM inventory_snapshot") as u64;
+    processors.iter().for_each(Part::wait_ready);
+    wait_until("the first counts are in silver", || logs(&processors), || counted() > 0);
+    for round in 0..2 {
+        processors[round].kill();
+        (0..10).for_each(|at| put(&folder, &mut ledger, 20 + 10 * round as i32 + at));
+        wait_until(
+            "who is left has taken all",
+            || logs(&processors),
+            || {
+                std::thread::sleep(std::time::Duration::from_millis(500));
+                counted() >= ledger.counts()
+            },
+        );
+        processors[round].restart();
+    }
+    for part in &mut processors {
+        part.wait_ready();
+        assert!(part.terminate().success(), "{}", part.log_tail());
+    }
+    judge(&lake, &Verdict::of(&ledger, sandbox.path("lines.csv")));
+    let sources = ask_lake(&lake, "SELECT DISTINCT agent_id FROM inventory_snapshot");
+    assert_eq!(sources.len(), 40, "each count names its file");
+    let refused = ask_lake(&lake, "SELECT DISTINCT source, reason FROM quarantine");
+    assert_eq!(refused, [["file:inventory_snapshot_bad.txt", "malformed count file"]]);
+}
+
+#[test]
+fn a_hub_in_embedded_form_takes_them_from_a_bucket_once() {
+    let sandbox = Sandbox::new();
+    let s3 = S3::start(&sandbox);
+    s3.create_bucket("retail");
+    let folder = s3.bucket("retail").join("counts");
+    let mut ledger = Ledger::default();
+    (0..30).for_each(|number| put(&folder, &mut ledger, number));
+    let options = HubOptions::with(&["--count-files", "s3://retail/counts"]);
+    let mut hub = Hub::start(&sandbox, HubOptions { environment: s3.environment(), ..options });
+    let planned = |sandbox: &Sandbox| number_in_lake(&sandbox.lake(), "SELECT count(*) FROM count_files");
+    wait_until("some are taken", || hub.log_tail(), || hub.item(4, 20).is_some());
+    hub.kill();
+    (30..40).for_each(|number| put(&folder, &mut ledger, number));
+    hub.restart();
+    let newest = |hub: &Hub| hub.item(4, 20).is_some_and(|item| item["snapshot_quantity"] == 3979);
+    wait_until("all are taken", || hub.log_tail(), || newest(&hub));
+    hub.wait_settled();
+    let before = planned(&sandbox);
+    hub.kill();
+    hub.restart();
+    hub.wait_settled();
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    assert_eq!(planned(&sandbox), before, "what was taken is not planned again");
+    judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
