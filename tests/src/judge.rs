@@ -37,6 +37,16 @@ impl Verdict {
 pub fn judge(lake: &Path, expected: &Verdict) -> String {
     let (code, output) = verify(lake);
     assert!(code == 0, "verify: status {code}\n{output}");
+    run(&mut judging(lake, expected)).expect_success()
+}
+
+/// What DuckDB has to say of a lake that may not be at rest yet: its exit status and words.
+pub fn judge_so_far(lake: &Path, expected: &Verdict) -> (i32, String) {
+    let ran = run(&mut judging(lake, expected));
+    (ran.code, ran.output())
+}
+
+fn judging(lake: &Path, expected: &Verdict) -> Command {
     let mut command = python("judge.py");
     command.arg(lake);
     for (flag, number) in
@@ -51,12 +61,19 @@ pub fn judge(lake: &Path, expected: &Verdict) -> String {
             command.arg(flag).arg(path);
         }
     }
-    run(&mut command).expect_success()
+    command
 }
 
 /// Runs `onhand-hub verify`: its exit status and what it printed.
 pub fn verify(lake: &Path) -> (i32, String) {
     let ran = run(Command::new(binary("onhand-hub")).arg("verify").arg("--lake").arg(lake));
+    (ran.code, ran.output())
+}
+
+/// As [`verify`], wherever the lake is, with the environment that leads there.
+pub fn verify_at(lake: &str, environment: &[(String, String)]) -> (i32, String) {
+    let mut command = Command::new(binary("onhand-hub"));
+    let ran = run(command.args(["verify", "--lake", lake]).envs(environment.iter().cloned()));
     (ran.code, ran.output())
 }
 

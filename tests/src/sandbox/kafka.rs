@@ -30,7 +30,29 @@ impl Kafka {
 
     /// As [`Kafka::start`], with more lines for its configuration; they win over those that are there.
     pub fn start_with(sandbox: &Sandbox, more: &[(&str, &str)]) -> Self {
+        Self::start_on(sandbox, lasting_port(), lasting_port(), more)
+    }
+
+    /// As [`Kafka::start`], with a second listener: SASL_SSL with PLAIN, for one user, at an address that is returned too.
+    /// `keystore` is a PEM file with a private key and a certificate for `localhost`.
+    pub fn start_with_login(sandbox: &Sandbox, keystore: &Path, user: &str, password: &str) -> (Self, String) {
         let (port, controller) = (lasting_port(), lasting_port());
+        let address = format!("localhost:{}", lasting_port());
+        let plain = format!("PLAINTEXT://127.0.0.1:{port}");
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let more = [
+            ("listeners", &format!("{plain},LOGIN://{address},CONTROLLER://127.0.0.1:{controller}")),
+            ("advertised.listeners", &format!("{plain},LOGIN://{address}")),
+            ("listener.security.protocol.map", &"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL".to_owned()),
+            ("listener.name.login.sasl.enabled.mechanisms", &"PLAIN".to_owned()),
+            ("listener.name.login.plain.sasl.jaas.config", &format!("{module} required user_{user}=\"{password}\";")),
+            ("listener.name.login.ssl.keystore.type", &"PEM".to_owned()),
+            ("listener.name.login.ssl.keystore.location", &keystore.display().to_string()),
+        ];
+        (Self::start_on(sandbox, port, controller, &more.map(|(name, value)| (name, value.as_str()))), address)
+    }
+
+    fn start_on(sandbox: &Sandbox, port: u16, controller: u16, more: &[(&str, &str)]) -> Self {
         let folder = sandbox.path("kafka");
         let mut config = format!(
             "process.roles=broker,controller\n\
@@ -76,6 +98,16 @@ impl Kafka {
     pub fn kill(&mut self) {
         self.process.as_mut().expect("it runs").kill();
         self.process = None;
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("it runs").thaw();
     }
 
     /// SIGTERM; returns how it ended.

@@ -1,6 +1,6 @@
 //! Mosquitto, as a broker between agents and hub.
 
-use super::process::{Process, free_port, run};
+use super::process::{Process, lasting_port, run};
 use super::{Sandbox, wait_until};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,9 @@ const HUB_USER: &str = "hub";
 
 /// A broker that knows users, and what each may do: by the access list that deploy/ has for it.
 pub struct Mosquitto {
-    process: Process,
+    process: Option<Process>,
+    config: PathBuf,
+    log: PathBuf,
     port: u16,
 }
 
@@ -28,7 +30,7 @@ impl Mosquitto {
             run(command.arg(&passwords).args([user, format!("secret-{user}").as_str()])).expect_success();
         }
         let acl = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/mosquitto/acl");
-        let port = free_port();
+        let port = lasting_port();
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nacl_file {}\npersistence false\n\
              max_inflight_messages 1000\nmax_queued_messages 0\nuser root\nlog_dest stderr\n",
@@ -36,11 +38,26 @@ impl Mosquitto {
             acl.display()
         );
         let config = sandbox.write("mosquitto.conf", &config);
+        let mut mosquitto = Self { process: None, config, log: sandbox.path("mosquitto.log"), port };
+        mosquitto.restart();
+        mosquitto
+    }
+
+    /// Starts it again, after its end, where it was. It has forgotten its clients' sessions, and what waited in them.
+    pub fn restart(&mut self) {
+        self.process = None;
         let mut command = Command::new(program("mosquitto"));
-        command.arg("-c").arg(config);
-        let process = Process::start("mosquitto", command, &sandbox.path("mosquitto.log"));
-        wait_until("mosquitto listens", || process.log_tail(), || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { process, port }
+        command.arg("-c").arg(&self.config);
+        let process = Process::start("mosquitto", command, &self.log);
+        let address = ("127.0.0.1", self.port);
+        wait_until("mosquitto listens", || process.log_tail(), || TcpStream::connect(address).is_ok());
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.as_mut().expect("it runs").kill();
+        self.process = None;
     }
 
     /// The URL for a user, with the user's password.
@@ -55,7 +72,7 @@ impl Mosquitto {
 
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        self.process.log_tail()
+        self.process.as_ref().map_or_else(|| "mosquitto does not run".to_owned(), Process::log_tail)
     }
 }
 

@@ -42,6 +42,28 @@ impl MqttClient {
         self.connect(client_id, None)
     }
 
+    /// Subscribes with QoS 0; whether that was allowed.
+    pub fn subscribe(&mut self, filter: &str) -> bool {
+        let mut body = vec![0, 1];
+        body.extend(self.no_properties());
+        body.extend(text(filter));
+        body.push(0);
+        self.send(&packet(0x82, &body));
+        self.receive().is_some_and(|(kind, answer)| kind == 0x90 && answer.last() == Some(&0))
+    }
+
+    /// The payload of the next message of a subscription; `None` if none comes for a second. (A client that speaks MQTT 3.1.1.)
+    pub fn next_message(&mut self) -> Option<Vec<u8>> {
+        self.stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout can be set");
+        loop {
+            let (kind, mut body) = self.receive()?;
+            if kind & 0xf0 == 0x30 {
+                let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+                return Some(body.split_off(2 + topic));
+            }
+        }
+    }
+
     /// Publishes with QoS 1; whether the PUBACK came before the connection was closed.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> bool {
         let number = self.send_publish(topic, payload);

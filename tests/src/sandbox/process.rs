@@ -62,6 +62,16 @@ impl Process {
         self.wait()
     }
 
+    /// SIGSTOP: it stands still, its connections stay.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
@@ -82,6 +92,14 @@ impl Process {
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         tail(&self.name, &self.log)
+    }
+
+    /// Bytes of memory that it uses (of Linux, which tells it).
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        1024 * kilobytes.unwrap_or_else(|| panic!("{} does not run, or not on Linux", self.name))
     }
 
     fn signal(&self, signal: &str) {

@@ -53,6 +53,21 @@ impl Program {
         self.process.take().expect("it runs").terminate()
     }
 
+    /// SIGSTOP.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("it runs").thaw();
+    }
+
+    /// Bytes of memory that it uses.
+    pub fn memory(&self) -> u64 {
+        self.process.as_ref().expect("it runs").memory()
+    }
+
     /// Waits for its own end; returns how it ended.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.take().expect("it runs").wait()

@@ -61,6 +61,16 @@ impl S3 {
         self.process = None;
     }
 
+    /// SIGSTOP.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("it runs").thaw();
+    }
+
     /// SIGTERM; returns how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         let status = self.process.as_mut().expect("it runs").terminate();

@@ -1,5 +1,13 @@
 //! The cloud side in parts, with a real Kafka between them, and Kafka as a source.
 
+mod back_pressure;
+mod cloud;
 mod count_files;
+mod dataset;
+mod lake_at;
+mod login;
+mod order;
 mod parts;
 mod raw_topic;
+mod trouble;
+mod zombie;
