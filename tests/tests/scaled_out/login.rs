@@ -1,9 +1,8 @@
 //! Documents from a Kafka that wants TLS and a login, as Azure Event Hubs does: the user name is `$ConnectionString`.
 
-use onhand_tests::sandbox::{HubOptions, Kafka, binary, run, wait_until};
+use onhand_tests::sandbox::{HubOptions, Kafka, wait_until};
 use onhand_tests::{Hub, Ledger, Sandbox, Till, Verdict, judge};
 use rcgen::generate_simple_self_signed;
-use std::process::Command;
 
 const USER: &str = "$ConnectionString";
 const PASSWORD: &str = "Endpoint=sb://localhost/;SharedAccessKeyName=hub;SharedAccessKey=c2VjcmV0";
@@ -43,20 +42,20 @@ fn documents_come_over_tls_with_a_connection_string() {
         ]
     };
 
-    // Who does not know the secret hears so at once.
-    let mut command = Command::new(binary("onhand-hub"));
-    command.args(["run", "--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--lake"]).arg(sandbox.lake());
-    command.args(source);
-    for setting in settings("Endpoint=sb://localhost/;SharedAccessKey=wrong") {
-        command.args(["--kafka-set", &setting]);
-    }
-    let refused = run(&mut command);
-    assert!(refused.code == 1 && refused.stderr.contains("ask localhost"), "{}", refused.output());
+    let start = |password: &str| {
+        let given = settings(password);
+        let given: Vec<&str> = given.iter().flat_map(|setting| ["--kafka-set", setting]).collect();
+        Hub::start(&sandbox, HubOptions::with(&[&source[..], &given].concat()))
+    };
 
+    // Who does not know the secret gets nothing, and says why.
     let sold = sell();
-    let given = settings(PASSWORD);
-    let given: Vec<&str> = given.iter().flat_map(|setting| ["--kafka-set", setting]).collect();
-    let mut hub = Hub::start(&sandbox, HubOptions::with(&[&source[..], &given].concat()));
+    let mut hub = start("Endpoint=sb://localhost/;SharedAccessKey=wrong");
+    wait_until("Kafka refuses the hub", || hub.log_tail(), || hub.log().contains("Authentication failed"));
+    assert_eq!(hub.metric("onhand_hub_changes_total"), 0.);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+
+    let mut hub = start(PASSWORD);
     taken(&hub, &sold);
     let before = sold.lines();
     assert!(hub.terminate().success(), "{}", hub.log_tail());
