@@ -12,6 +12,7 @@ pub mod metrics;
 mod mqtt_side;
 pub mod ownership;
 pub mod pipeline;
+mod rarely;
 pub mod reference;
 mod roles;
 pub mod rows;

@@ -23,7 +23,6 @@ mod limits;
 mod mqtt;
 mod outgoing;
 pub mod progress;
-mod rarely;
 pub mod refused;
 mod sessions;
 mod stats;

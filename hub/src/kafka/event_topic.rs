@@ -1,6 +1,7 @@
 //! The topic between gateways and processors, for whoever puts events there: each event on the partition of its store.
 
 use super::KafkaSettings;
+use super::quiet::Quiet;
 use crate::ownership::partition_of;
 use crate::stats::HubStats;
 use anyhow::{Context, Result};
@@ -36,7 +37,7 @@ const FILES: &str = "count-files";
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct EventTopic {
-    producer: FutureProducer,
+    producer: FutureProducer<Quiet>,
     topic: String,
     partitions: i32,
     stats: Arc<HubStats>,
@@ -64,7 +65,10 @@ impl EventTopic {
         let partitions = settings.ensure_topic().await?;
         let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
         let fixed = [("enable.idempotence", "true"), ("acks", "all")];
-        let producer = settings.client(&ours, &fixed).create().context("prepare a producer for Kafka")?;
+        let producer = settings
+            .client(&ours, &fixed)
+            .create_with_context(Quiet::default())
+            .context("prepare a producer for Kafka")?;
         Ok(Self { producer, topic: settings.topic.clone(), partitions, stats, broken: watch::Sender::default() })
     }
 

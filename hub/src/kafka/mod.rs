@@ -11,6 +11,7 @@ pub mod gateway;
 mod lanes;
 pub mod processor;
 mod pump;
+mod quiet;
 pub mod raw;
 mod record;
 mod settings;

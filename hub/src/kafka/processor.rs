@@ -5,6 +5,7 @@
 
 use super::KafkaSettings;
 use super::pump::{Positioning, Pump};
+use super::quiet::Quiet;
 use super::record::Expected;
 use crate::count_files::Leading;
 use crate::lake::commit::CommitError;
@@ -14,7 +15,9 @@ use crate::pipeline::{Pipeline, TopicPartition};
 use crate::stats::HubStats;
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,9 +40,18 @@ const GOOD: Duration = Duration::from_secs(60);
 struct Group {
     owned: watch::Sender<BTreeSet<i32>>,
     stats: Arc<HubStats>,
+    quiet: Quiet,
 }
 
 impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.quiet.error(error, reason);
+    }
+
     fn stats(&self, statistics: Statistics) {
         let spare = statistics.cgrp.is_some_and(|group| group.join_state == "steady" && group.assignment_size == 0);
         self.stats.kafka_spare.store(spare, Relaxed);
@@ -125,7 +137,7 @@ impl Processor {
         let consumer: StreamConsumer<Group> = self
             .settings
             .client(&ours, &fixed)
-            .create_with_context(Group { owned, stats: Arc::clone(stats) })
+            .create_with_context(Group { owned, stats: Arc::clone(stats), quiet: Quiet::default() })
             .context("prepare a consumer for Kafka")?;
         consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
         let consumer = Arc::new(consumer);

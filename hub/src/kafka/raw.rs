@@ -2,6 +2,7 @@
 
 use super::KafkaSettings;
 use super::pump::{Positioning, Pump};
+use super::quiet::Quiet;
 use super::record::Expected;
 use crate::lake::Lake;
 use crate::life::offsets_in;
@@ -47,7 +48,8 @@ async fn read(settings: &KafkaSettings, topic: &str, lake: &Lake, pipeline: &Arc
     let offsets = offsets_in(lake, &partitions).await.context("read how far the topic has been read")?;
     let fixed = [("enable.auto.commit", "false"), ("auto.offset.reset", "earliest")];
     let config = settings.client(&[("group.id", &settings.group)], &fixed);
-    let consumer: StreamConsumer = config.create().context("prepare a consumer for Kafka")?;
+    let consumer: StreamConsumer<Quiet> =
+        config.create_with_context(Quiet::default()).context("prepare a consumer for Kafka")?;
     let pump = Pump::start(Arc::new(consumer), Positioning::Assign, Expected::Any, Arc::clone(&pipeline.stats));
     pump.open(offsets, Arc::clone(pipeline)).await?;
     Ok((pump, count))

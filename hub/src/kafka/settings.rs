@@ -1,9 +1,9 @@
 //! How Kafka is reached, and which settings of its client are ours.
 
+use super::quiet::Quiet;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use std::time::Duration;
@@ -70,8 +70,8 @@ impl KafkaSettings {
             }
             return Ok(topic.partitions);
         }
-        let admin: AdminClient<DefaultClientContext> =
-            self.client(&[], &[]).create().context("prepare a client of Kafka")?;
+        let admin: AdminClient<Quiet> =
+            self.client(&[], &[]).create_with_context(Quiet::default()).context("prepare a client of Kafka")?;
         // -1: the cluster's own default of replicas.
         let topic =
             NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1)).set("retention.ms", RETENTION);
@@ -104,7 +104,8 @@ impl KafkaSettings {
         let config = self.client(&[("group.id", "onhand-look")], &[("enable.auto.commit", "false")]);
         let (topic, bootstrap) = (topic.to_owned(), self.bootstrap.clone());
         let look = move || {
-            let client: BaseConsumer = config.create().context("prepare a client of Kafka")?;
+            let client: BaseConsumer<Quiet> =
+                config.create_with_context(Quiet::default()).context("prepare a client of Kafka")?;
             let metadata = client.fetch_metadata(Some(&topic), PATIENCE);
             let metadata = metadata.with_context(|| format!("ask {bootstrap} about the topic {topic}"))?;
             let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };

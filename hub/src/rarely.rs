@@ -1,4 +1,4 @@
-//! Keeps the log readable: the same is said of the same client once a minute.
+//! Keeps the log readable: the same is said of the same name once a minute.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -10,12 +10,12 @@ const PAUSE: Duration = Duration::from_secs(60);
 const MOST_NAMES: usize = 1_024;
 
 /// Of whom something was said, and when.
-#[derive(Default)]
-pub(super) struct Rarely(Mutex<HashMap<String, Instant>>);
+#[derive(Debug, Default)]
+pub struct Rarely(Mutex<HashMap<String, Instant>>);
 
 impl Rarely {
     /// Whether it may be said of `name` now; if so, it counts as said.
-    pub(super) fn may_say(&self, name: &str, now: Instant) -> bool {
+    pub fn may_say(&self, name: &str, now: Instant) -> bool {
         let lately = |said: &Instant| now.duration_since(*said) < PAUSE;
         let mut said = self.0.lock();
         if said.get(name).is_some_and(lately) {
