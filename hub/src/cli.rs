@@ -90,7 +90,7 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config, given } => {
             let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
             match HubConfig::load(&given, env, config.as_deref()) {
-                Ok(config) => on_runtime(async { crate::supervision::run(config).await.map(|()| ExitCode::SUCCESS) }),
+                Ok(config) => on_runtime(async { crate::roles::run(config).await.map(|()| ExitCode::SUCCESS) }),
                 Err(error) => {
                     eprintln!("error: {error}");
                     Ok(ExitCode::from(WRONG_USE))

@@ -157,6 +157,7 @@ impl Life {
             shutdown,
             housekeeping: Housekeeping::default(),
             offsets: offsets.clone(),
+            half_known: false,
             marked: started,
         };
         Ok(Self { pipeline, cycle, servants: Servants { reader, threads }, positions: recovered.positions, offsets })

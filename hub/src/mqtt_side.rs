@@ -3,7 +3,7 @@
 use crate::config::{HubConfig, MqttSide, Role, TlsFiles};
 use crate::gateway::{
     AckBoard, Agents, BrokerConfig, BrokerUrl, EmbeddedBroker, ExternalBroker, ExternalBrokerConfig, FrameSink,
-    GatewayStats,
+    GatewayStats, Wanted,
 };
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -47,14 +47,25 @@ pub async fn start(
         MqttSide::External { url, client_id } => {
             let url: BrokerUrl = url.parse().context("mqtt")?;
             let address = format!("{}:{}", url.host, url.port);
-            let broker = ExternalBrokerConfig {
-                client_id: client_id.clone(),
-                share: (config.role == Role::Gateway).then(|| SHARE.to_owned()),
-                stats: Arc::clone(stats),
-                ..ExternalBrokerConfig::new(url)
+            let client = |client_id: String, wanted: Wanted| {
+                let usual = ExternalBrokerConfig { client_id, wanted, ..ExternalBrokerConfig::new(url.clone()) };
+                let broker = ExternalBrokerConfig { stats: Arc::clone(stats), ..usual };
+                ExternalBroker::new(broker).context("prepare TLS for the broker")
             };
-            let broker = ExternalBroker::new(broker).context("prepare TLS for the broker")?;
-            Ok((address, tokio::spawn(broker.run(sink, acks, stop))))
+            if config.role != Role::Gateway {
+                let broker = client(client_id.clone(), Wanted::All)?;
+                return Ok((address, tokio::spawn(broker.run(sink, acks, stop))));
+            }
+            let frames = client(client_id.clone(), Wanted::FramesInTurns(SHARE.to_owned()))?;
+            let raw = client(format!("{client_id}-raw"), Wanted::Raw)?;
+            let raw = raw.run(Arc::clone(&sink), acks.clone(), stop.clone());
+            let frames = frames.run(sink, acks, stop);
+            Ok((
+                address,
+                tokio::spawn(async move {
+                    tokio::join!(frames, raw);
+                }),
+            ))
         }
     }
 }

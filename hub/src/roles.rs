@@ -1,4 +1,5 @@
-//! The two halves of the cloud side when Kafka stands between them. (All of it in one process: supervision.rs.)
+//! Which part of the cloud side this process is: all of it (supervision.rs), or one of the two halves when Kafka stands between
+//! them, which are put together here.
 
 use crate::config::{HubConfig, MqttSide, Role};
 use crate::count_files::{CountFiles, Destination, Folder};
@@ -9,7 +10,7 @@ use crate::kafka::{EventTopic, KafkaSettings};
 use crate::lake::count_file_log::CountFileLog;
 use crate::mqtt_side;
 use crate::stats::HubStats;
-use crate::supervision::{asked_by_signal, habits, say_addresses, surroundings};
+use crate::supervision::{self, asked_by_signal, habits, say_addresses, surroundings};
 use crate::web::{self, WebState};
 use anyhow::{Context, Result, anyhow};
 use parking_lot::Mutex;
@@ -21,6 +22,18 @@ use tokio_util::sync::CancellationToken;
 /// How long a way in may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Runs the part of the cloud side that the configuration asks for.
+///
+/// # Errors
+/// If it cannot start, or cannot go on.
+pub async fn run(config: HubConfig) -> Result<()> {
+    match config.role {
+        Role::All => supervision::run(config).await,
+        Role::Gateway => gateway(config).await,
+        Role::Processor => processor(config).await,
+    }
+}
+
 fn kafka(config: &HubConfig) -> Result<KafkaSettings> {
     config.kafka.clone().context("kafka is missing")
 }
@@ -29,7 +42,7 @@ fn kafka(config: &HubConfig) -> Result<KafkaSettings> {
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn gateway(config: HubConfig) -> Result<()> {
+async fn gateway(config: HubConfig) -> Result<()> {
     let (stats, gateway_stats) = (Arc::new(HubStats::default()), Arc::new(GatewayStats::default()));
     let acks = AckBoard::default();
     let (_no_pipeline, pipelines) = watch::channel(None);
@@ -72,7 +85,7 @@ pub async fn gateway(config: HubConfig) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn processor(config: HubConfig) -> Result<()> {
+async fn processor(config: HubConfig) -> Result<()> {
     let (pipeline, pipelines) = watch::channel(None);
     let around = surroundings(&config, pipelines.clone(), AckBoard::default()).await?;
     let settings = kafka(&config)?;

@@ -9,12 +9,13 @@ use crate::lake::Lake;
 use crate::lake::commit::CommitError;
 use crate::lake::commit_cycle::CycleConfig;
 use crate::lake::count_file_log::CountFileLog;
+use crate::lake::marks::DoesNotFit;
 use crate::life::{Habits, Life, Surroundings};
+use crate::mqtt_side;
 use crate::ownership::Ownership;
 use crate::pipeline::Pipeline;
 use crate::stats::HubStats;
 use crate::web::{self, WebState};
-use crate::{mqtt_side, roles};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,16 +40,11 @@ struct Hub {
     came_up: AtomicBool,
 }
 
-/// Runs the hub until SIGTERM or SIGINT (or, with `once`, until everything that lies ready is in gold).
+/// Runs a whole cloud side until SIGTERM or SIGINT (or, with `once`, until everything that lies ready is in gold).
 ///
 /// # Errors
 /// If it cannot start, or another hub takes its lake over.
 pub async fn run(config: HubConfig) -> Result<()> {
-    match config.role {
-        Role::All => {}
-        Role::Gateway => return roles::gateway(config).await,
-        Role::Processor => return roles::processor(config).await,
-    }
     let acks = AckBoard::default();
     let (pipeline, pipelines) = watch::channel(None);
     let around = surroundings(&config, pipelines, acks.clone()).await?;
@@ -173,6 +169,7 @@ impl Hub {
                 {
                     return Err(error.context("another hub has taken this lake over; this one stops"));
                 }
+                Err(error) if error.downcast_ref::<DoesNotFit>().is_some() => return Err(error),
                 Err(error) if !self.came_up.load(Relaxed) => {
                     return Err(error); // whoever started it should know at once
                 }

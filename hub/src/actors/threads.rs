@@ -22,7 +22,10 @@ impl ActorThreads {
             let runner = System::new();
             runner.block_on(async move {
                 let arbiters: Vec<ArbiterHandle> = (0..count.max(1)).map(|_| Arbiter::new().handle()).collect();
-                let _ = ready.send((System::current(), arbiters));
+                if ready.send((System::current(), arbiters)).is_err() {
+                    // Whoever wanted them has given up.
+                    System::current().stop();
+                }
             });
             if let Err(error) = runner.run() {
                 tracing::error!("the actors' system ended badly: {error}");

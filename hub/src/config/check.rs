@@ -167,8 +167,8 @@ impl Checker<'_> {
             }
             let client_id = match (self.text("mqtt_client_id", &given.mqtt_client_id)?, role) {
                 (Some(given), _) => given.to_owned(),
-                // Of several, each needs one of its own; nothing is kept under it.
-                (None, Role::Gateway) => format!("onhand-gateway-{:08x}", rand::random::<u32>()),
+                // Of several, each needs one of its own, and the same after a restart.
+                (None, Role::Gateway) => format!("onhand-gateway-{}", host_name()),
                 (None, _) => "onhand-hub".to_owned(),
             };
             return Ok(MqttSide::External { url: url.to_owned(), client_id });
@@ -292,4 +292,9 @@ impl Checker<'_> {
             Some(other) => self.refuse(setting, format!("{other:?} is neither on nor off")),
         }
     }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unnamed".to_owned() } else { name.trim().to_owned() }
 }

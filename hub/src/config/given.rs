@@ -104,7 +104,7 @@ given! {
     /// A broker that runs elsewhere, instead of the own endpoint: mqtt://HOST:1883 or mqtts://HOST:8883
     #[arg(value_name = "URL")]
     mqtt,
-    /// Client id at that broker [default: onhand-hub; for gateways a random one]
+    /// Client id at that broker [default: onhand-hub; for gateways onhand-gateway-HOSTNAME]
     #[arg(value_name = "ID")]
     mqtt_client_id,
     /// File of the agents that may connect: ids, password hashes, stores

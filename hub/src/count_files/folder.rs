@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use hashbrown::HashSet;
-use object_store::path::Path as ObjectPath;
+use object_store::path::{Path as ObjectPath, PathPart};
 use object_store::{ObjectStore, ObjectStoreExt};
 use onhand_common::accelerator::{FileKind, file_kind};
 use std::collections::BinaryHeap;
@@ -106,7 +106,7 @@ impl Folder {
                 let read = tokio::task::spawn_blocking(move || read_local(&path)).await?;
                 Ok(read.with_context(|| format!("read {name}"))?)
             }
-            Self::Cloud(store, prefix) => match store.get(&prefix.clone().join(name)).await {
+            Self::Cloud(store, prefix) => match store.get(&prefix.clone().join(PathPart::parse(name)?)).await {
                 Ok(object) => Ok(Some(object.bytes().await.with_context(|| format!("read {name}"))?)),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error).with_context(|| format!("read {name}")),
@@ -243,6 +243,12 @@ mod tests {
         ] {
             store.put(&name.into(), "x".into()).await.unwrap();
         }
+        let odd = ObjectPath::parse("odd/inventory_snapshot_a~b.txt").unwrap();
+        store.put(&odd, "odd".into()).await.unwrap();
+        let folder = Folder::Cloud(store.clone(), "odd".into());
+        let known = Arc::new(HashSet::new());
+        assert_eq!(names(&folder, &known, 9).await.0, ["inventory_snapshot_a~b.txt"]);
+        assert_eq!(folder.read("inventory_snapshot_a~b.txt").await.unwrap().unwrap(), "odd");
         let folder = Folder::Cloud(store, "in".into());
         let known = Arc::new(HashSet::new());
         assert_eq!(names(&folder, &known, 9).await, (vec!["inventory_snapshot_1.txt".to_owned()], false));

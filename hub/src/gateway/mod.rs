@@ -35,6 +35,6 @@ pub use embedded_broker::{BrokerConfig, EmbeddedBroker};
 pub use intake::Intake;
 pub use interface::{FrameSink, Sender};
 pub use limits::{Limits, MAX_PACKET};
-pub use mqtt::{BrokerUrl, BrokerUrlError, ExternalBroker, ExternalBrokerConfig};
+pub use mqtt::{BrokerUrl, BrokerUrlError, ExternalBroker, ExternalBrokerConfig, Wanted};
 pub use progress::{Position, Progress};
 pub use stats::GatewayStats;

@@ -58,6 +58,18 @@ pub struct BrokerUrl {
 #[error("not a broker's URL: {0} (mqtt://[user[:password]@]host[:port], mqtts:// with TLS)")]
 pub struct BrokerUrlError(String);
 
+/// What a client of the broker asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Everything, and the broker keeps it while the hub is away.
+    All,
+    /// Agents' frames and status; each frame goes to one of the clients of this name. The broker keeps nothing: a session that
+    /// outlived its gateway would keep its share of the frames from the others, and agents send again what nobody acknowledged.
+    FramesInTurns(String),
+    /// Documents of devices without an agent, all of them: nobody sends those again, so the broker keeps them.
+    Raw,
+}
+
 /// How the broker is used.
 #[derive(Debug, Clone)]
 pub struct ExternalBrokerConfig {
@@ -67,8 +79,8 @@ pub struct ExternalBrokerConfig {
     pub client_id: String,
     /// How long the broker keeps the session of a hub that is away.
     pub session_expiry: Duration,
-    /// With others of this name it takes turns: each frame goes to one of them. `None`: all frames come here.
-    pub share: Option<String>,
+    /// What it is asked for.
+    pub wanted: Wanted,
     /// Certificate authorities to trust, PEM; `None`: the system's.
     pub ca: Option<Vec<u8>>,
     /// Most messages that are received and not acknowledged.
@@ -80,13 +92,17 @@ pub struct ExternalBrokerConfig {
 }
 
 impl ExternalBrokerConfig {
+    fn keeps_session(&self) -> bool {
+        !matches!(self.wanted, Wanted::FramesInTurns(_))
+    }
+
     /// The usual settings for a broker.
     pub fn new(url: BrokerUrl) -> Self {
         Self {
             url,
             client_id: "onhand-hub".to_owned(),
             session_expiry: Duration::from_secs(24 * 3600),
-            share: None,
+            wanted: Wanted::All,
             ca: None,
             receive_maximum: 1_000,
             max_bytes: 256 * 1024 * 1024,
@@ -109,7 +125,7 @@ struct Context {
     /// Bytes that wait or are worked on.
     bytes: AtomicUsize,
     max_bytes: usize,
-    share: Option<String>,
+    wanted: Wanted,
 }
 
 /// What has an order of its own.
@@ -146,13 +162,12 @@ impl ExternalBroker {
         let mut options = MqttOptions::new(&config.client_id, &url.host, url.port);
         options
             .set_keep_alive(KEEP_ALIVE)
-            .set_clean_start(config.share.is_some())
+            .set_clean_start(!config.keeps_session())
             .set_manual_acks(true)
             .set_connection_timeout(20);
         options.set_max_packet_size(Some(MAX_PACKET as u32));
         options.set_outgoing_inflight_upper_limit(ACKS_IN_FLIGHT);
-        // A session that outlived a gateway would keep its share of what agents send from the others.
-        let expiry = if config.share.is_some() { Duration::ZERO } else { config.session_expiry };
+        let expiry = if config.keeps_session() { config.session_expiry } else { Duration::ZERO };
         options.set_session_expiry_interval(Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)));
         let fitting = u16::try_from(config.max_bytes / MAX_PACKET).unwrap_or(u16::MAX);
         options.set_receive_maximum(Some(config.receive_maximum.min(fitting).max(1)));
@@ -176,7 +191,7 @@ impl ExternalBroker {
             lanes: Lanes::default(),
             bytes: AtomicUsize::new(0),
             max_bytes: self.config.max_bytes.max(MAX_PACKET),
-            share: self.config.share.clone(),
+            wanted: self.config.wanted.clone(),
         });
         let broker = format!("{}:{}", self.config.url.host, self.config.url.port);
         let mut pause = PAUSES.0;
@@ -187,7 +202,7 @@ impl ExternalBroker {
             let ended = connection.run(event_loop, &shutdown).await;
             let held_since = connection.since;
             drop(connection);
-            // What has not been started will come again, over the next connection.
+            // What has not been started comes again: over the next connection, or from the agent.
             context.lanes.clear();
             let Some(reason) = ended else {
                 return;
@@ -268,14 +283,18 @@ impl Connection<'_> {
 
     /// Subscribes, whatever the broker remembers, and publishes all newest durable acks, then those that come.
     fn begin(&mut self) -> Result<(), String> {
-        let shared = |filter: &str| match &self.context.share {
-            Some(name) => format!("$share/{name}/{filter}"),
-            None => filter.to_owned(),
+        let (frames, status, raw) = (topics::ALL_FRAMES, topics::ALL_STATUS, topics::ALL_RAW);
+        let filters = match &self.context.wanted {
+            Wanted::All => vec![frames.to_owned(), status.to_owned(), raw.to_owned()],
+            // What agents say of themselves is for everybody.
+            Wanted::FramesInTurns(name) => vec![format!("$share/{name}/{frames}"), status.to_owned()],
+            Wanted::Raw => vec![raw.to_owned()],
         };
-        // What agents say of themselves is for everybody.
-        let filters = [shared(topics::ALL_FRAMES), topics::ALL_STATUS.to_owned(), shared(topics::ALL_RAW)];
-        let filters = filters.map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let filters = filters.into_iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters).map_err(|e| e.to_string())?;
+        if self.context.wanted == Wanted::Raw {
+            return Ok(());
+        }
         let (client, stats, mut changes) = (self.client.clone(), self.context.stats.clone(), self.acks.changes());
         let publisher = tokio::spawn(async move {
             loop {
@@ -354,7 +373,7 @@ impl Context {
             }
         }
         if publish.qos != QoS::AtMostOnce {
-            // It fails if the connection is gone; then the message comes again.
+            // It fails if the connection is gone; then the message comes again, from the broker or from the agent.
             let _ = client.ack(&publish).await;
         }
     }

@@ -14,6 +14,11 @@ pub struct RecentlyRefused {
 }
 
 impl RecentlyRefused {
+    /// Whether this payload was refused lately.
+    pub fn knows(&self, payload: &[u8]) -> bool {
+        self.hashes.contains(&xxh3_128(payload))
+    }
+
     /// Whether this payload was not refused lately; from now on it was.
     pub fn is_new(&mut self, payload: &[u8]) -> bool {
         let hash = xxh3_128(payload);

@@ -101,21 +101,23 @@ impl KafkaSink {
 
     /// Sends what cannot be taken to the quarantine, which is behind Kafka, too.
     async fn quarantine(&self, source: String, reason: &'static str, detail: String, mut payload: Bytes) {
-        if !self.refused.lock().is_new(&payload) {
+        if self.refused.lock().knows(&payload) {
             return;
         }
+        let whole = payload.clone();
         self.stats.quarantined.fetch_add(1, Relaxed);
         tracing::warn!(%source, reason, %detail, bytes = payload.len(), "sent to the quarantine");
         let headers = [(SOURCE, source.as_str()), (REASON, reason), (DETAIL, detail.as_str())];
         loop {
             match self.topic.put(0, &source, &payload, &headers).await {
-                Ok(()) => return,
-                Err(NotTaken::TooLarge) if payload.is_empty() => return,
+                Ok(()) => break,
+                Err(NotTaken::TooLarge) if payload.is_empty() => break,
                 // The beginning of it says more than nothing.
                 Err(NotTaken::TooLarge) => payload.truncate(payload.len() / 2),
                 Err(NotTaken::ThisTime) => {}
             }
         }
+        self.refused.lock().is_new(&whole);
     }
 }
 

@@ -91,8 +91,6 @@ struct Lane {
     worker: mpsc::Sender<Received>,
     /// The next offset that is wanted; older ones are left over from before a seek.
     next: i64,
-    /// Something has come since the lane was opened.
-    begun: bool,
     /// It was said that records are missing.
     warned: bool,
     /// What came after the worker's queue was full; bounded, since the partition is paused then.
@@ -112,10 +110,7 @@ impl Lanes {
     /// A lane for a partition that is read from `next` on.
     pub fn open(&mut self, partition: TopicPartition, next: i64) -> mpsc::Receiver<Received> {
         let (worker, queue) = mpsc::channel(WAITING);
-        self.lanes.insert(
-            partition,
-            Lane { worker, next, begun: false, warned: false, held: VecDeque::new(), paused: false },
-        );
+        self.lanes.insert(partition, Lane { worker, next, warned: false, held: VecDeque::new(), paused: false });
         queue
     }
 
@@ -134,13 +129,13 @@ impl Lanes {
         message: &BorrowedMessage<'_>,
         consumer: &StreamConsumer<C>,
     ) -> Result<u64, WentBack> {
-        let received = Received::of(message, &self.bytes);
         let full = self.bytes.load(Relaxed) > WAITING_BYTES;
+        let received = Received::of(message, &self.bytes);
         let Some(lane) = self.lanes.get_mut(&received.partition) else { return Ok(0) };
         if received.offset < lane.next {
-            // Left over from before a seek, unless the lane has begun.
+            // Nothing is left over from before the seek: librdkafka drops that by itself.
             let (partition, wanted, found) = (received.partition.clone(), lane.next, received.offset);
-            return if lane.begun { Err(WentBack { partition, wanted, found }) } else { Ok(0) };
+            return Err(WentBack { partition, wanted, found });
         }
         let missing = (received.offset - lane.next) as u64;
         if missing > 0 && !lane.warned {
@@ -148,7 +143,6 @@ impl Lanes {
             tracing::warn!(topic = %received.partition.topic, partition = received.partition.partition, wanted = lane.next,
                 found = received.offset, "offsets are missing: a transaction's markers, or records that were deleted before they were read");
         }
-        lane.begun = true;
         lane.next = received.offset + 1;
         if lane.held.is_empty() && !full {
             match lane.worker.try_send(received) {

@@ -19,7 +19,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -156,11 +156,18 @@ impl Processor {
     /// Asks now and then how much of the partitions has not been read. (librdkafka itself knows the end of a partition only
     /// from fetching it, and what is paused is not fetched.)
     async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>) {
+        let mut next = BTreeMap::new();
         loop {
             tokio::time::sleep(LAG_EVERY).await;
             let pipeline = self.pipeline.borrow().clone();
-            let Some(pipeline) = pipeline else { continue };
-            let (next, consumer) = (pipeline.offsets(), Arc::clone(consumer));
+            // Between two lives what the last one had read is still what is in the lake, or nearly.
+            let held = self.around.stats.kafka_partitions.load(Relaxed);
+            next = match pipeline {
+                _ if held == 0 => BTreeMap::new(),
+                Some(pipeline) => pipeline.offsets(),
+                None => next,
+            };
+            let (next, consumer) = (next.clone(), Arc::clone(consumer));
             let look = tokio::task::spawn_blocking(move || {
                 let mut lag = 0;
                 for (TopicPartition { topic, partition }, next) in next {
@@ -269,7 +276,14 @@ impl Processor {
                     _ = assigned.changed() => {
                         // Nothing more is begun; what is on its way is committed only where it is still ours.
                         pipeline.fail("the partitions have changed".to_owned());
-                        cycle.await.map(|()| Ended::Asked).map_err(anyhow::Error::from)
+                        match cycle.await {
+                            Ok(()) => Ok(Ended::Asked),
+                            Err(CommitError::Fenced { app_id, found, .. }) => {
+                                tracing::info!(app_id, found, "the new owner was faster than the last commit");
+                                Ok(Ended::Asked)
+                            }
+                            Err(error) => Err(error.into()),
+                        }
                     }
                 }
             }

@@ -1,4 +1,5 @@
-//! The one task that polls a consumer. It never waits for anything but messages, so that the group does not take it for dead.
+//! The one task that polls a consumer. While it hands messages on it waits for nothing else; only where a life begins it waits
+//! for Kafka itself, at most two minutes, which is less than the time after which the group takes it for dead.
 
 use super::lanes::Lanes;
 use super::record::{Expected, work};

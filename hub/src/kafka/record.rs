@@ -31,11 +31,13 @@ pub async fn work(mut queue: mpsc::Receiver<Received>, room: Arc<Notify>, pipeli
     while let Some(record) = queue.recv().await {
         room.notify_one();
         if take(&pipeline, record, &expected).await.is_err() {
-            return;
+            break;
         }
         // Its bytes are free only now.
         room.notify_one();
     }
+    drop(queue);
+    room.notify_one();
 }
 
 async fn take(pipeline: &Pipeline, record: Received, expected: &Expected) -> Result<(), PipelineOver> {

@@ -11,6 +11,7 @@
 pub use super::commit_request::CommitRequest;
 use super::log::{COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table};
 use super::tables::TableName;
+use crate::ownership::EMBEDDED;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{Action, CommitInfo, Transaction};
 use deltalake::logstore::CommitOrBytes;
@@ -224,7 +225,9 @@ impl Table {
         }
         let claims = request.transactions.iter().filter(|_| !ours);
         let claimed = claims.filter_map(|(app_id, wanted)| Some((app_id, wanted, transaction_of(&actions, app_id)?)));
-        if let Some((app_id, wanted, found)) = claimed.max_by_key(|(_, wanted, found)| *found - **wanted) {
+        if let Some((app_id, wanted, found)) =
+            claimed.max_by_key(|(app_id, wanted, found)| (*found - **wanted, app_id.as_str() != EMBEDDED))
+        {
             if found == *wanted && !request.is_fence() {
                 verdict = Verdict::Ours;
             } else if found >= *wanted || !request.is_fence() {

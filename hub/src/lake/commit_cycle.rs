@@ -87,6 +87,8 @@ pub struct CommitCycle {
     pub housekeeping: Housekeeping,
     /// Offsets that are in the lake.
     pub offsets: BTreeMap<TopicPartition, i64>,
+    /// The handles know newer reference data than what is applied here.
+    pub half_known: bool,
     /// When gold's marks were last moved.
     pub marked: Instant,
 }
@@ -167,15 +169,19 @@ impl CommitCycle {
     async fn cycle(&mut self, gold: bool, look_at_reference: bool) -> Result<Option<CycleRow>, Stopped> {
         let started = Timestamp::now().micros();
         let looked = if look_at_reference { self.look_at_reference().await? } else { Looked::Same };
+        if look_at_reference {
+            self.half_known = matches!(looked, Looked::Failed);
+        }
         // Half of what was read would be named by gold, and not be in its rows.
-        let gold = gold && !matches!(looked, Looked::Failed);
+        let gold = gold && !self.half_known;
         let restated = matches!(looked, Looked::New);
         let mut cycle = self.cut(gold).await?;
         cycle.row.started_at = started;
         let appended = self.commit_silver(&mut cycle).await?;
         let replaced = gold && self.commit_gold(&mut cycle).await?;
         if gold && !replaced && self.housekeeping.is_due() {
-            self.keep_small().await?;
+            // In embedded form gold names the newest versions of silver while nothing happens, so those stay.
+            self.keep_small(matches!(self.ownership, Ownership::Partitions(_))).await?;
         }
         if !appended && !replaced && !restated {
             return Ok(None);
@@ -395,7 +401,7 @@ impl CommitCycle {
             self.pipeline.stats.gold_dirty_stores.store(0, Relaxed);
             return Ok(false);
         }
-        self.keep_small().await?;
+        self.keep_small(true).await?;
         let (shutdown, stats, tables) = (&self.shutdown, &self.pipeline.stats, &mut self.tables);
         if !latest.is_empty() {
             let write = async |table: &Table| gold::replace_latest(table, &latest).await;
@@ -484,12 +490,13 @@ impl CommitCycle {
         Ok(answers)
     }
 
-    /// Compaction and the like. Before the gold commit, which then names the versions that they leave.
-    async fn keep_small(&mut self) -> Result<(), Stopped> {
+    /// Compaction and the like. In embedded form silver is compacted before a gold commit only, which then names the versions
+    /// that this leaves.
+    async fn keep_small(&mut self, silver: bool) -> Result<(), Stopped> {
         if !self.ownership.leads() {
             return Ok(());
         }
-        match self.housekeeping.before_gold(&mut self.tables).await {
+        match self.housekeeping.keep_small(&mut self.tables, silver).await {
             Ok(true) => self.publish_files(),
             Ok(false) => {}
             Err(CommitError::Other(error)) => tracing::warn!("upkeep: {error:#}; trying again later"),

@@ -1,5 +1,5 @@
 //! ops/count_files: which count files were taken. A file is planned here as part of a batch, and taken once
-//! silver/inventory_snapshot carries the batch's number, in the commit that brought its counts.
+//! silver/inventory_snapshot carries the batch's number, in the commit that brought its counts (before Kafka, in one after Kafka had them).
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::Table;

@@ -34,14 +34,13 @@ impl Housekeeping {
         self.kept.elapsed() >= AT_LEAST_EVERY
     }
 
-    /// What is due. Belongs right before a gold commit, which then names the versions that compaction left. Returns whether
-    /// files of silver were replaced.
+    /// What is due; with `silver`, also its files are merged. Returns whether files of silver were replaced.
     ///
     /// Of silver, only files that every owner's gold reflects are merged: recovery replays the others, whole.
     ///
     /// # Errors
     /// As commits have them.
-    pub async fn before_gold(&mut self, tables: &mut Tables) -> Result<bool, CommitError> {
+    pub async fn keep_small(&mut self, tables: &mut Tables, silver: bool) -> Result<bool, CommitError> {
         self.kept = Instant::now();
         let reflected = match tables.gold.reflects().await? {
             Some((_, said)) => Reflected::read(said)?,
@@ -49,7 +48,7 @@ impl Housekeeping {
         };
         tables.catch_up().await?;
         let mut silver_replaced = false;
-        for table in [&mut tables.changes, &mut tables.counts] {
+        for table in [&mut tables.changes, &mut tables.counts].into_iter().filter(|_| silver) {
             let policy =
                 CompactionPolicy { settled: Some(reflected.by_all(table.name())), ..CompactionPolicy::default() };
             silver_replaced |= compact(table, &policy).await?;

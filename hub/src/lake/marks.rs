@@ -6,7 +6,7 @@
 
 use super::tables::TableName;
 use crate::ownership::{OwnedPartitions, Ownership};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,11 @@ pub struct ByPartition {
     pub before: Option<Versions>,
 }
 
+/// Gold is marked for another form, or for other partitions. Trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DoesNotFit(String);
+
 impl Reflected {
     /// Reads what a commit's metadata says.
     ///
@@ -57,16 +62,17 @@ impl Reflected {
     ///
     /// # Errors
     /// Says what does not fit, and what to do.
-    pub fn check(&self, ownership: &Ownership) -> Result<()> {
+    pub fn check(&self, ownership: &Ownership) -> Result<(), DoesNotFit> {
         match (self, ownership) {
-            (Self::Partitions(_), Ownership::Whole) => bail!(
+            (Self::Partitions(_), Ownership::Whole) => Err(DoesNotFit(
                 "processors keep this lake (its gold is marked by partition): to go on in embedded form, stop them and run \
                  `onhand-hub rebuild` once"
-            ),
+                    .to_owned(),
+            )),
             (Self::Partitions(by), Ownership::Partitions(ours))
                 if (&by.topic, by.partitions) != (&ours.topic, ours.count) =>
             {
-                bail!(
+                Err(DoesNotFit(format!(
                     "this lake's stores are spread over the {} partitions of topic {:?}, not over the {} of {:?}: a store \
                      must not move from one partition to another. Drain the old topic, stop all processors and run \
                      `onhand-hub rebuild` once",
@@ -74,7 +80,7 @@ impl Reflected {
                     by.topic,
                     ours.count,
                     ours.topic
-                )
+                )))
             }
             _ => Ok(()),
         }

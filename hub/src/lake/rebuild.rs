@@ -11,7 +11,6 @@ use super::log::{REFLECTS_KEY, Table};
 use super::read::{ints, micros};
 use super::recount::sum_changes;
 use super::storage::{Lake, Retention};
-use super::tables::TableName;
 use super::tables_open::Tables;
 use super::{reference, silver};
 use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity};
@@ -52,13 +51,13 @@ pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
 
 async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {
     let (changes, counts, written) = write_silver(tables).await?;
-    // Counts from files are not in bronze. Where the files still are, the hub takes them again.
-    let mut count_files = Table::open_or_create(tables.bronze.lake(), TableName::CountFiles).await?;
-    count_files.commit(CommitRequest::overwrite(Vec::new())).await?;
     // Gold goes before silver and says that it reflects nothing: if this is interrupted, whoever starts next replays all of
     // silver.
     let nothing = CommitRequest::overwrite(Vec::new()).with_metadata(REFLECTS_KEY, serde_json::json!({}));
     tables.gold.commit(nothing.with_transaction(EMBEDDED, transaction)).await?;
+    // Counts from files may not be in bronze. Where the files still are, the hub takes them again.
+    let forgotten = CommitRequest::overwrite(Vec::new()).with_transaction(EMBEDDED, transaction);
+    tables.count_files.commit(forgotten).await?;
     tables.changes.commit(CommitRequest::overwrite(changes).with_transaction(EMBEDDED, transaction)).await?;
     tables.counts.commit(CommitRequest::overwrite(counts).with_transaction(EMBEDDED, transaction)).await?;
     Ok(written)
@@ -258,6 +257,7 @@ mod tests {
     use super::*;
     use crate::lake::count_file_log::{BATCH_ID, CountFileLog, PlannedFile};
     use crate::lake::samples::{NEW_YEAR, counts, lake};
+    use crate::lake::tables::TableName;
     use crate::lake::upkeep::CompactionPolicy;
     use crate::rows::BronzeRow;
     use onhand_common::frame::{encode_event, seal};

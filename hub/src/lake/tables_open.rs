@@ -106,7 +106,7 @@ impl Tables {
     /// before it changes anything; a processor puts an end to a hub in embedded form.
     ///
     /// # Errors
-    /// [`CommitError::Fenced`] if another takes over at the same time and wins.
+    /// [`CommitError::Fenced`] if another takes the same over at the same time and wins.
     pub async fn take_over(&mut self, ownership: &Ownership) -> Result<i64, CommitError> {
         self.check_form(ownership).await?;
         match ownership {
@@ -144,7 +144,7 @@ impl Tables {
 
     async fn check_form(&mut self, ownership: &Ownership) -> anyhow::Result<()> {
         match self.gold.reflects().await? {
-            Some((_, said)) => Reflected::read(said)?.check(ownership),
+            Some((_, said)) => Ok(Reflected::read(said)?.check(ownership)?),
             None => Ok(()),
         }
     }
@@ -167,26 +167,17 @@ impl Tables {
     async fn take_partitions_over(&mut self, partitions: &OwnedPartitions) -> Result<i64, CommitError> {
         let app_ids = Ownership::Partitions(partitions.clone()).app_ids();
         let epoch = self.next_epoch(&app_ids).await?;
-        let said = self.gold.reflects().await?.map(|(_, said)| Reflected::read(said)).transpose()?;
-        let first = !matches!(said, Some(Reflected::Partitions(_)));
-        let embedded = after(self.gold.transaction_version(EMBEDDED).await?);
+        let embedded = self.next_epoch(&[EMBEDDED.to_owned()]).await? << 32;
         let fence = CommitRequest::fence(&app_ids, epoch << 32).with_transaction(EMBEDDED, embedded);
         self.gold.commit(CommitRequest { marks: Some(OwnMarks::of_the_form(partitions)), ..fence }).await?;
-        if first {
-            // A hub in embedded form may be at work, and may not have noticed yet.
-            let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
-            let fences = others.map(async |table: &mut Table| {
-                loop {
-                    let version = after(table.transaction_version(EMBEDDED).await?);
-                    match table.fence(&[EMBEDDED.to_owned()], version).await {
-                        Err(CommitError::Fenced { .. }) => {}
-                        ended => return ended,
-                    }
-                }
-            });
-            futures::future::try_join_all(fences).await?;
-        }
-        self.fence_all_but_gold(&app_ids, epoch << 32).await?;
+        // A hub in embedded form may be at work, and may not have noticed yet. Each processor fences it for itself, in the entry
+        // after which it reads; as a note, since of two that do so neither is the other's enemy.
+        let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);
+        let fences = others.map(async |table: &mut Table| {
+            let fence = CommitRequest::fence(&app_ids, epoch << 32);
+            table.commit(fence.with_notes([(EMBEDDED.to_owned(), embedded)])).await
+        });
+        futures::future::try_join_all(fences).await?;
         Ok(epoch)
     }
 
@@ -249,11 +240,6 @@ impl Tables {
         futures::future::try_join_all(tables.map(Table::catch_up)).await?;
         Ok(())
     }
-}
-
-/// The first version of the epoch after that of a transaction.
-fn after(found: Option<i64>) -> i64 {
-    ((found.unwrap_or(0) >> 32) + 1) << 32
 }
 
 #[cfg(test)]

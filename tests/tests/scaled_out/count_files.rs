@@ -66,6 +66,8 @@ fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
     judge(&lake, &Verdict::of(&ledger, sandbox.path("lines.csv")));
     let sources = ask_lake(&lake, "SELECT DISTINCT agent_id FROM inventory_snapshot");
     assert_eq!(sources.len(), 40, "each count names its file");
+    let files = number_in_lake(&lake, "SELECT count(DISTINCT name) FROM count_files");
+    assert_eq!(files, 41, "each file is known to the lake");
     let refused = ask_lake(&lake, "SELECT DISTINCT source, reason FROM quarantine");
     assert_eq!(refused, [["file:inventory_snapshot_bad.txt", "malformed count file"]]);
 }

@@ -104,7 +104,7 @@ fn thaw(cloud: &Cloud<'_>, frozen: &mut Frozen) {
 #[test]
 fn whatever_happens_to_processors_gateways_and_brokers_every_line_is_there_once() {
     let sandbox = Sandbox::new();
-    let lake = LakeAt::folder(&sandbox);
+    let lake = LakeAt::s3(&sandbox);
     let seed = seed(7);
     let dataset = sandbox.path("dataset");
     let stores = month_of_20_stores(&sandbox, &dataset, seed, 30_000);
