@@ -15,7 +15,7 @@ mod folder;
 pub use folder::Folder;
 
 use crate::kafka::EventTopic;
-use crate::lake::count_file_log::{CountFileLog, PlannedFile};
+use crate::lake::count_file_log::{CountFileLog, PlannedFile, Planner};
 use crate::pipeline::Pipeline;
 use crate::rows::{QuarantineRow, Source};
 use anyhow::{Context, Result, ensure};
@@ -39,7 +39,7 @@ const PAUSE_PER_LOOK: u32 = 20;
 /// Files that one look finds; there may be more, which the next one finds.
 const FILES_PER_LOOK: usize = 50_000;
 /// Most files in a batch.
-const FILES_PER_BATCH: usize = 500;
+const FILES_PER_BATCH: usize = 5_000;
 /// Bytes of files after which a batch ends.
 const BYTES_PER_BATCH: u64 = 16 << 20;
 /// Most bytes of a file: it is held in memory, since it is taken whole or not at all.
@@ -133,6 +133,7 @@ impl CountFiles {
         let known = self.log.read(folder::hash).await?;
         let mut loader = Loader {
             known: Arc::new(known.taken.into_iter().collect()),
+            planner: self.log.planner().await?,
             newest_taken: known.newest_taken,
             next_batch: known.newest + 1,
             unreadable: HashSet::new(),
@@ -162,6 +163,7 @@ struct Loader<'a> {
     around: &'a CountFiles,
     life: Leading,
     known: Arc<HashSet<FileHash>>,
+    planner: Planner,
     newest_taken: i64,
     next_batch: i64,
     /// So that each is complained of once.
@@ -207,7 +209,7 @@ impl Loader<'_> {
         let planned: Vec<PlannedFile> =
             found.iter().map(|(file, content)| planned(batch, after, file, content)).collect();
         let version = self.life.epoch << 32 | i64::from(self.life.plans.fetch_add(1, Relaxed) + 1);
-        self.around.log.plan(&planned, &self.life.app_ids, version).await?;
+        self.planner.plan(&planned, &self.life.app_ids, version).await?;
         for (file, content) in &found {
             self.hand_on(file, content).await?;
         }
@@ -307,7 +309,7 @@ mod tests {
     fn a_batch_is_neither_too_many_files_nor_too_many_bytes() {
         let file = |at: usize, size| FoundFile { modified: at as i64, name: at.to_string(), size };
         let sizes = |files: Vec<FoundFile>| batches(files).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes((0..1_200).map(|at| file(at, 10)).collect()), [500, 500, 200]);
+        assert_eq!(sizes((0..12_000).map(|at| file(at, 10)).collect()), [5_000, 5_000, 2_000]);
         let large = BYTES_PER_BATCH / 2;
         assert_eq!(
             sizes(vec![file(0, large), file(1, large), file(2, 1), file(3, 10 * large), file(4, 1)]),

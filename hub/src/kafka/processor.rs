@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What a fence means.
+const NOT_OURS: &str =
+    "another processor owns a partition that this one took for its own; what was not committed is given up";
 /// After somebody else turned out to own a partition: long enough for the group to tell us.
 const AFTER_FENCE: Duration = Duration::from_secs(3);
 /// Pauses before a life is begun anew after other trouble, the first and the longest.
@@ -215,9 +218,7 @@ impl Processor {
                 }
                 Err(error) if is_fence(&error) => {
                     self.around.stats.fenced.fetch_add(1, Relaxed);
-                    tracing::warn!(
-                        "{error:#}: another processor owns a partition that this one took for its own; what was not committed is given up"
-                    );
+                    tracing::warn!("{error:#}: {NOT_OURS}");
                     AFTER_FENCE
                 }
                 Err(error) => {
@@ -278,8 +279,9 @@ impl Processor {
                         pipeline.fail("the partitions have changed".to_owned());
                         match cycle.await {
                             Ok(()) => Ok(Ended::Asked),
-                            Err(CommitError::Fenced { app_id, found, .. }) => {
-                                tracing::info!(app_id, found, "the new owner was faster than the last commit");
+                            Err(error @ CommitError::Fenced { .. }) => {
+                                self.around.stats.fenced.fetch_add(1, Relaxed);
+                                tracing::info!("{error}: {NOT_OURS}");
                                 Ok(Ended::Asked)
                             }
                             Err(error) => Err(error.into()),

@@ -48,7 +48,7 @@ pub struct Known<T> {
     pub newest: i64,
 }
 
-/// The table. Opened anew for each use: plans are few.
+/// The table, by its lake.
 #[derive(Debug, Clone)]
 pub struct CountFileLog(Lake);
 
@@ -87,14 +87,26 @@ impl CountFileLog {
         Ok(known)
     }
 
+    /// Opens the table for plans.
+    ///
+    /// # Errors
+    /// If it cannot be read or created.
+    pub async fn planner(&self) -> Result<Planner> {
+        Ok(Planner(Table::open_or_create(&self.0, TableName::CountFiles).await?))
+    }
+}
+
+/// The table, open for plans.
+pub struct Planner(Table);
+
+impl Planner {
     /// Files are planned. The application ids are those of whoever loads files, and `version` is above all before: another
     /// that loaded files before cannot go on.
     ///
     /// # Errors
     /// If storage fails, or another loads files now.
-    pub async fn plan(&self, files: &[PlannedFile], app_ids: &[String], version: i64) -> Result<(), CommitError> {
-        let mut table = Table::open_or_create(&self.0, TableName::CountFiles).await?;
-        let batches = batches(table.name(), files, |rows| {
+    pub async fn plan(&mut self, files: &[PlannedFile], app_ids: &[String], version: i64) -> Result<(), CommitError> {
+        let batches = batches(self.0.name(), files, |rows| {
             vec![
                 strings(rows.iter().map(|f| f.name.as_str())),
                 longs(rows.iter().map(|f| f.size as i64)),
@@ -106,8 +118,8 @@ impl CountFileLog {
                 longs(rows.iter().map(|f| f.after)),
             ]
         })?;
-        let adds = table.write(batches).await?;
-        table.commit(CommitRequest::append(adds).with_transactions(app_ids, version)).await?;
+        let adds = self.0.write(batches).await?;
+        self.0.commit(CommitRequest::append(adds).with_transactions(app_ids, version)).await?;
         Ok(())
     }
 }
@@ -121,6 +133,7 @@ mod tests {
     async fn a_batch_is_taken_once_silver_says_so_and_a_former_loader_is_refused() {
         let (_folder, lake) = lake();
         let log = CountFileLog::new(lake.clone());
+        let mut planner = log.planner().await.unwrap();
         let file = |batch: i64, after: i64, name: &str| PlannedFile {
             batch,
             after,
@@ -137,16 +150,16 @@ mod tests {
         };
         let read = async || log.read(|name, size, modified| (name.to_owned(), size, modified)).await.unwrap();
         let ids = ["p0".to_owned()];
-        log.plan(&[file(1, 0, "a")], &ids, 1 << 32 | 1).await.unwrap();
+        planner.plan(&[file(1, 0, "a")], &ids, 1 << 32 | 1).await.unwrap();
         take(1).await;
-        log.plan(&[file(2, 1, "b"), file(2, 1, "c")], &ids, 2 << 32 | 1).await.unwrap();
+        planner.plan(&[file(2, 1, "b"), file(2, 1, "c")], &ids, 2 << 32 | 1).await.unwrap();
         let a = ("a".to_owned(), 1, 2);
         assert_eq!(read().await, Known { taken: vec![a.clone()], newest_taken: 1, newest: 2 });
         // The second batch was given up: whoever came next could not read c.
-        log.plan(&[file(3, 1, "b")], &ids, 3 << 32 | 1).await.unwrap();
+        planner.plan(&[file(3, 1, "b")], &ids, 3 << 32 | 1).await.unwrap();
         take(3).await;
         assert_eq!(read().await, Known { taken: vec![("b".to_owned(), 1, 2), a], newest_taken: 3, newest: 3 });
-        let refused = log.plan(&[file(4, 3, "d")], &ids, 2 << 32 | 2).await.unwrap_err();
+        let refused = planner.plan(&[file(4, 3, "d")], &ids, 2 << 32 | 2).await.unwrap_err();
         assert!(matches!(refused, CommitError::Fenced { .. }), "{refused}");
     }
 }

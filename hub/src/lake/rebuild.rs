@@ -390,7 +390,7 @@ mod tests {
             planned_at: 1,
             error: None,
         };
-        log.plan(&[file], &[], 0).await.unwrap();
+        log.planner().await.unwrap().plan(&[file], &[], 0).await.unwrap();
         let mut counts = Table::open_or_create(&lake, TableName::InventorySnapshot).await.unwrap();
         counts.commit(CommitRequest::append(Vec::new()).with_notes([(BATCH_ID.to_owned(), 1)])).await.unwrap();
         let taken = async || {
