@@ -70,13 +70,12 @@ impl Folder {
         }
     }
 
-    /// The oldest `most` files that are not among `known`, and whether there are more. The listing goes by without being
-    /// kept, however long it is.
+    /// The oldest `most` files that are not among `known`. The listing goes by without being kept, however long it is.
     ///
     /// # Errors
     /// If it cannot be listed.
-    pub async fn new_files(&self, known: &Arc<HashSet<FileHash>>, most: usize) -> Result<(Vec<FoundFile>, bool)> {
-        let mut oldest = Oldest { most, files: BinaryHeap::new(), more: false };
+    pub async fn new_files(&self, known: &Arc<HashSet<FileHash>>, most: usize) -> Result<NewFiles> {
+        let mut oldest = Oldest { most, files: BinaryHeap::new(), more: false, strange: None };
         match self {
             Self::Local(folder) => {
                 let (folder, known) = (folder.clone(), Arc::clone(known));
@@ -87,12 +86,16 @@ impl Folder {
                 let mut objects = store.list(Some(prefix));
                 while let Some(object) = objects.try_next().await.with_context(|| format!("list {prefix}"))? {
                     let Some(name) = name_below(prefix, &object.location) else { continue };
+                    if file_kind(&name) != Some(FileKind::Counts) {
+                        oldest.strange = Some(name);
+                        continue;
+                    }
                     let modified = object.last_modified.timestamp_micros();
                     oldest.offer(FoundFile { modified, name, size: object.size }, known);
                 }
             }
         }
-        Ok((oldest.files.into_sorted_vec(), oldest.more))
+        Ok(NewFiles { files: oldest.files.into_sorted_vec(), more: oldest.more, strange: oldest.strange })
     }
 
     /// A file's content; `None` if it has gone.
@@ -115,11 +118,24 @@ impl Folder {
     }
 }
 
+/// What a look into the folder found.
+#[derive(Debug)]
+pub struct NewFiles {
+    /// The oldest first.
+    pub files: Vec<FoundFile>,
+    /// There are more.
+    pub more: bool,
+    /// The name of one that is none of a count file, if there is one.
+    pub strange: Option<String>,
+}
+
 struct Oldest {
     most: usize,
     /// The newest of them on top.
     files: BinaryHeap<FoundFile>,
     more: bool,
+    /// One whose name says nothing.
+    strange: Option<String>,
 }
 
 impl Oldest {
@@ -135,12 +151,12 @@ impl Oldest {
     }
 }
 
-/// The name of an object that lies right in the folder, if it is that of a count file.
+/// The name of an object that lies right in the folder.
 fn name_below(prefix: &ObjectPath, object: &ObjectPath) -> Option<String> {
     let mut parts = object.prefix_match(prefix)?;
     let (name, deeper) = (parts.next()?, parts.next());
     let name = name.as_ref();
-    (deeper.is_none() && file_kind(name) == Some(FileKind::Counts)).then(|| name.to_owned())
+    deeper.is_none().then(|| name.to_owned())
 }
 
 fn list_local(folder: &Path, known: &HashSet<FileHash>, mut oldest: Oldest) -> Result<Oldest> {
@@ -155,6 +171,7 @@ fn list_local(folder: &Path, known: &HashSet<FileHash>, mut oldest: Oldest) -> R
         let entry = entry.with_context(cannot)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if file_kind(&name) != Some(FileKind::Counts) {
+            oldest.strange = Some(name);
             continue;
         }
         let Some(file) = stat(folder, name) else { continue };
@@ -202,7 +219,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     async fn names(folder: &Folder, known: &Arc<HashSet<FileHash>>, most: usize) -> (Vec<String>, bool) {
-        let (files, more) = folder.new_files(known, most).await.unwrap();
+        let NewFiles { files, more, .. } = folder.new_files(known, most).await.unwrap();
         (files.into_iter().map(|file| file.name).collect(), more)
     }
 
@@ -217,8 +234,8 @@ mod tests {
         }
         std::fs::create_dir(place.path().join("inventory_snapshot_folder.txt")).unwrap();
         let mut known = Arc::new(HashSet::new());
-        let (first, more) = folder.new_files(&known, 2).await.unwrap();
-        assert!(more);
+        let NewFiles { files: first, more, strange } = folder.new_files(&known, 2).await.unwrap();
+        assert!(more && strange.is_some());
         assert_eq!(
             first.iter().map(|file| &*file.name).collect::<Vec<_>>(),
             ["inventory_snapshot_a.txt", "inventory_snapshot_b.txt"]

@@ -20,7 +20,7 @@ use crate::pipeline::Pipeline;
 use crate::rows::{QuarantineRow, Source};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use folder::{FileHash, FoundFile};
+use folder::{FileHash, FoundFile, NewFiles};
 use futures::StreamExt;
 use hashbrown::HashSet;
 use onhand_common::accelerator::read_counts;
@@ -137,12 +137,20 @@ impl CountFiles {
             newest_taken: known.newest_taken,
             next_batch: known.newest + 1,
             unreadable: HashSet::new(),
+            complained: false,
             around: self,
             life,
         };
         loop {
             let started = Instant::now();
-            let (files, more) = self.folder.new_files(&loader.known, FILES_PER_LOOK).await?;
+            let NewFiles { files, more, strange } = self.folder.new_files(&loader.known, FILES_PER_LOOK).await?;
+            if let Some(name) = strange.filter(|_| !loader.complained) {
+                loader.complained = true;
+                tracing::warn!(
+                    name,
+                    "count files: this name and perhaps others say nothing; taken are inventory_snapshot_*.txt, .csv and inventory_snapshot_STORE_TIME"
+                );
+            }
             let looked = started.elapsed();
             let mut progress = false;
             for batch in batches(files) {
@@ -168,6 +176,8 @@ struct Loader<'a> {
     next_batch: i64,
     /// So that each is complained of once.
     unreadable: HashSet<FileHash>,
+    /// It was said that there are other files.
+    complained: bool,
 }
 
 /// A file that was read, and what it is.

@@ -9,6 +9,7 @@ use super::quiet::Quiet;
 use super::record::Expected;
 use crate::count_files::Leading;
 use crate::lake::commit::CommitError;
+use crate::lake::marks::DoesNotFit;
 use crate::life::{Habits, Life, Surroundings};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::pipeline::{Pipeline, TopicPartition};
@@ -147,7 +148,7 @@ impl Processor {
         let expected = Expected::OfItsPartition(count, Arc::new(self.settings.clone()));
         let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, expected, Arc::clone(stats));
         let ended = tokio::select! {
-            () = self.lives(count, &pump, &mut assigned, &stop) => Ok(()),
+            ended = self.lives(count, &pump, &mut assigned, &stop) => ended,
             reason = pump.broken() => Err(anyhow!(reason)),
             () = self.watch_lag(&consumer) => Ok(()),
         };
@@ -194,7 +195,7 @@ impl Processor {
         pump: &Pump,
         assigned: &mut watch::Receiver<BTreeSet<i32>>,
         stop: &CancellationToken,
-    ) {
+    ) -> Result<()> {
         let mut pause = PAUSES.0;
         while !stop.is_cancelled() {
             let owned = assigned.borrow_and_update().clone();
@@ -213,16 +214,17 @@ impl Processor {
             let wait = match ended {
                 Ok(Ended::Asked) => continue,
                 Ok(Ended::Over(reason)) => {
-                    tracing::error!("the pipeline is over: {reason}; it is built anew from the lake");
+                    tracing::error!("the pipeline is over: {reason}; a new one is built from the lake");
                     pause
                 }
+                Err(error) if error.downcast_ref::<DoesNotFit>().is_some() => return Err(error),
                 Err(error) if is_fence(&error) => {
                     self.around.stats.fenced.fetch_add(1, Relaxed);
                     tracing::warn!("{error:#}: {NOT_OURS}");
                     AFTER_FENCE
                 }
                 Err(error) => {
-                    tracing::error!("the pipeline could not go on: {error:#}; it is built anew from the lake");
+                    tracing::error!("the pipeline could not go on: {error:#}; a new one is built from the lake");
                     pause
                 }
             };
@@ -234,6 +236,7 @@ impl Processor {
                 () = stop.cancelled() => {}
             }
         }
+        Ok(())
     }
 
     async fn one_life(
@@ -260,6 +263,12 @@ impl Processor {
             _ = assigned.changed() => return Ok(Ended::Asked),
         };
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
+        if self.habits.cycle.reference.is_none() && self.around.reference.borrow().stores.is_empty() {
+            tracing::warn!(
+                "no --reference was given and the lake holds no reference data: no change counts until there are stores and \
+                 change types"
+            );
+        }
         let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());
         let opened = pump.open(offsets, Arc::clone(&pipeline)).await;

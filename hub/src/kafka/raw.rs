@@ -52,6 +52,7 @@ async fn read(settings: &KafkaSettings, topic: &str, lake: &Lake, pipeline: &Arc
         config.create_with_context(Quiet::default()).context("prepare a consumer for Kafka")?;
     let pump = Pump::start(Arc::new(consumer), Positioning::Assign, Expected::Any, Arc::clone(&pipeline.stats));
     pump.open(offsets, Arc::clone(pipeline)).await?;
+    tracing::info!(topic, partitions = count, kafka = settings.bootstrap, "reading the topic");
     Ok((pump, count))
 }
 

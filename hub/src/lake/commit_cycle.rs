@@ -184,6 +184,9 @@ impl CommitCycle {
             self.keep_small(matches!(self.ownership, Ownership::Partitions(_))).await?;
         }
         if !appended && !replaced && !restated {
+            if gold {
+                self.check_still_ours().await?;
+            }
             return Ok(None);
         }
         cycle.row.kind = if restated {
@@ -277,6 +280,24 @@ impl CommitCycle {
             let touched = address.send(NewReference(Arc::clone(&self.applicability))).await;
             if touched.map_err(|error| self.store_died(store_id, &error))? {
                 self.behind.insert(store_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where there is nothing to commit, nothing would tell that somebody else has taken over, and what the API says would grow
+    /// old.
+    async fn check_still_ours(&mut self) -> Result<(), CommitError> {
+        let gold = &mut self.tables.gold;
+        if let Err(error) = gold.catch_up().await {
+            tracing::warn!("looking whether this is still the owner: {error:#}");
+            return Ok(());
+        }
+        let newest = (self.epoch + 1) << 32;
+        for app_id in self.ownership.app_ids() {
+            let found = gold.transaction_version(&app_id).await?.unwrap_or(0);
+            if found >= newest {
+                return Err(CommitError::Fenced { table: gold.name(), app_id, found, ours: newest - 1 });
             }
         }
         Ok(())

@@ -92,6 +92,11 @@ pub(super) fn store_gone(store_id: i32, error: impl Display) -> ApiError {
     ApiError::unavailable(format!("store {store_id} does not answer ({error}); ask again soon"))
 }
 
+/// A store of a partition that another processor holds, or nobody just now.
+pub(super) fn not_here(store_id: i32) -> ApiError {
+    ApiError::not_found(format!("store {store_id} is not with this processor: ask the others"))
+}
+
 /// One item of one store.
 #[utoipa::path(get, path = "/v1/stores/{store_id}/items/{item_id}", tag = "inventory",
     params(("store_id" = i32, Path, description = "The store"), ("item_id" = i32, Path, description = "The item")),
@@ -109,7 +114,7 @@ pub(super) async fn item(web: Data<Web>, request: HttpRequest) -> Result<HttpRes
     let Some(address) = pipeline.directory.get(store.get()) else {
         let reason = match pipeline.ownership.owns(store.get()) {
             true => format!("nothing was heard of store {store}"),
-            false => format!("store {store} is not with this processor: ask the others"),
+            false => return Err(not_here(store.get())),
         };
         return Err(ApiError::not_found(reason));
     };

@@ -1,6 +1,6 @@
 //! The list of items, page by page.
 
-use super::api::{ASKED_AT_A_TIME, store_gone};
+use super::api::{ASKED_AT_A_TIME, not_here, store_gone};
 use super::error::{ApiError, ErrorBody};
 use super::names::Names;
 use super::query::Parameters;
@@ -106,7 +106,11 @@ pub(super) async fn inventory(web: Data<Web>, request: HttpRequest) -> Result<Ht
                 && (!below_safety_stock || names.is_below_safety_stock(view.item_id, view.current_inventory))
         })
     };
-    let mut stores = web.pipeline()?.directory.all();
+    let pipeline = web.pipeline()?;
+    if let Some(store) = store.filter(|&store| !pipeline.ownership.owns(store)) {
+        return Err(not_here(store));
+    }
+    let mut stores = pipeline.directory.all();
     stores.retain(|&(id, _)| id >= from.store_id && store.is_none_or(|store| id == store));
 
     // One row beyond the page tells whether there is another page, and where it begins.
