@@ -279,10 +279,10 @@ impl Table {
         {
             let Some(actions) = entry? else { break };
             for action in actions {
-                if let Action::Txn(txn) = action
-                    && unknown.remove(&txn.app_id)
-                {
-                    found.insert(txn.app_id, Some(txn.version));
+                if let Action::Txn(txn) = action {
+                    unknown.remove(&txn.app_id);
+                    // Newest first; and whoever is asked for next may be among them.
+                    found.entry(txn.app_id).or_insert(Some(txn.version));
                 }
             }
             if version == 0 {
@@ -306,7 +306,10 @@ impl Table {
             let looked = tokio::task::spawn_blocking(look).await?;
             found.extend(looked.with_context(|| format!("look for transactions in {}", self.name))?);
         }
-        self.transactions.extend(found);
+        for (app_id, version) in found {
+            // What is known already is as new, or newer.
+            self.transactions.entry(app_id).or_insert(version);
+        }
         Ok(())
     }
 

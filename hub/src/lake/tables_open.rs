@@ -166,6 +166,9 @@ impl Tables {
     /// Gold first: its marks stand still from here on. Then the others.
     async fn take_partitions_over(&mut self, partitions: &OwnedPartitions) -> Result<i64, CommitError> {
         let app_ids = Ownership::Partitions(partitions.clone()).app_ids();
+        // One look for all: on object storage each takes its time.
+        let all = [&app_ids[..], &[EMBEDDED.to_owned()]].concat();
+        futures::future::try_join_all(self.all().map(|table| table.learn_transactions(&all))).await?;
         let epoch = self.next_epoch(&app_ids).await?;
         let embedded = self.next_epoch(&[EMBEDDED.to_owned()]).await? << 32;
         let fence = CommitRequest::fence(&app_ids, epoch << 32).with_transaction(EMBEDDED, embedded);

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A wait that takes longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A temporary folder with reference data in it. With `ONHAND_KEEP` in the environment it stays behind.
 pub struct Sandbox {
