@@ -11,7 +11,7 @@ use std::time::Duration;
 pub const SESSION: &str = "session.timeout.ms=6000";
 
 #[test]
-fn the_commit_of_a_thawed_processor_fails() {
+fn what_a_thawed_processor_still_wanted_to_commit_is_there_once() {
     let sandbox = Sandbox::new();
     let lake = LakeAt::s3(&sandbox);
     let mut cloud = Cloud::start(&lake, &sandbox, &["1,2,3".to_owned()], 1, &["--kafka-set", SESSION]);
@@ -48,10 +48,11 @@ fn the_commit_of_a_thawed_processor_fails() {
     cloud.settle(&sold);
     cloud.processors[0].thaw();
     let zombie = &cloud.processors[0];
-    wait_until("its commit fails", || zombie.log_tail(), || fenced(zombie) > 0);
-    // It goes on with what the group gives it.
+    // Its commit fails, unless the group was faster and told it before it tried; in any case it goes on with what the group gives
+    // it. That a commit of a former owner fails in every table is shown beside the code that takes partitions over.
     let (mark, log) = ("taking partitions over", || zombie.log());
     wait_until("it holds partitions again", log, || log().matches(mark).count() > 1);
+    println!("{} commits of it failed", fenced(zombie));
     let sold = sell();
     cloud.end(&sold);
 }
