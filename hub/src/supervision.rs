@@ -169,7 +169,7 @@ impl Hub {
                 {
                     return Err(error.context("another hub has taken this lake over; this one stops"));
                 }
-                Err(error) if error.downcast_ref::<DoesNotFit>().is_some() => return Err(error),
+                Err(error) if DoesNotFit::is(&error) => return Err(error),
                 Err(error) if !self.came_up.load(Relaxed) => {
                     return Err(error); // whoever started it should know at once
                 }

@@ -89,7 +89,7 @@ pub struct WentBack {
 
 struct Lane {
     worker: mpsc::Sender<Received>,
-    /// The next offset that is wanted; older ones are left over from before a seek.
+    /// The next offset that is wanted.
     next: i64,
     /// It was said that records are missing.
     warned: bool,

@@ -21,6 +21,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, Stre
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -65,7 +66,6 @@ impl ClientContext for Group {
 impl Group {
     /// Nothing ends where nothing changes: a group that rebalances tells each of its members, with an empty list.
     fn change(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
-        // A decision may leave everything as it is; no life should end for that.
         let changed = self.owned.send_if_modified(|owned| {
             let before = owned.clone();
             change(owned);
@@ -150,7 +150,7 @@ impl Processor {
         let ended = tokio::select! {
             ended = self.lives(count, &pump, &mut assigned, &stop) => ended,
             reason = pump.broken() => Err(anyhow!(reason)),
-            () = self.watch_lag(&consumer) => Ok(()),
+            never = self.watch_lag(&consumer) => match never {},
         };
         drop(pump);
         consumer.unsubscribe();
@@ -159,7 +159,7 @@ impl Processor {
 
     /// Asks now and then how much of the partitions has not been read. (librdkafka itself knows the end of a partition only
     /// from fetching it, and what is paused is not fetched.)
-    async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>) {
+    async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>) -> Infallible {
         let mut next = BTreeMap::new();
         loop {
             tokio::time::sleep(LAG_EVERY).await;
@@ -183,7 +183,7 @@ impl Processor {
             match look.await {
                 Ok(Ok(lag)) => self.around.stats.kafka_lag.store(lag, Relaxed),
                 Ok(Err(error)) => tracing::debug!("asking how much there is to read: {error}"),
-                Err(_) => return,
+                Err(error) => tracing::warn!("asking how much there is to read: {error}"),
             }
         }
     }
@@ -217,7 +217,7 @@ impl Processor {
                     tracing::error!("the pipeline is over: {reason}; a new one is built from the lake");
                     pause
                 }
-                Err(error) if error.downcast_ref::<DoesNotFit>().is_some() => return Err(error),
+                Err(error) if DoesNotFit::is(&error) => return Err(error),
                 Err(error) if is_fence(&error) => {
                     self.around.stats.fenced.fetch_add(1, Relaxed);
                     tracing::warn!("{error:#}: {NOT_OURS}");

@@ -4,6 +4,7 @@
 //! for its partitions alone, and repeats what the others' commits said before. A lake that was kept in embedded form goes
 //! on with partitions: what was said for all of it holds for a partition until its owner says otherwise.
 
+use super::commit::CommitError;
 use super::tables::TableName;
 use crate::ownership::{OwnedPartitions, Ownership};
 use anyhow::{Context, Result};
@@ -41,6 +42,17 @@ pub struct ByPartition {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DoesNotFit(String);
+
+impl DoesNotFit {
+    /// Whether this is what an error says, also where a commit passes it on.
+    pub fn is(error: &anyhow::Error) -> bool {
+        let passed_on = match error.downcast_ref::<CommitError>() {
+            Some(CommitError::Other(inner)) => inner,
+            _ => error,
+        };
+        passed_on.downcast_ref::<Self>().is_some()
+    }
+}
 
 impl Reflected {
     /// Reads what a commit's metadata says.

@@ -248,6 +248,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::marks::DoesNotFit;
     use crate::lake::samples::lake;
 
     fn partitions(owned: &[i32]) -> Ownership {
@@ -280,6 +281,7 @@ mod tests {
         let other = Ownership::Partitions(OwnedPartitions { topic: "t".to_owned(), count: 4, owned: [1].into() });
         let refusal = hub.take_over(&other).await.unwrap_err();
         assert!(refusal.to_string().contains("spread over the 3 partitions"), "{refusal}");
+        assert!(DoesNotFit::is(&refusal.into()), "whoever leads lives has to know that it is for good");
         // Each to its own.
         Tables::open(&lake).await.unwrap().take_over(&partitions(&[1])).await.unwrap();
         assert!(!refused(&mut processor, &partitions(&[0, 2]), epoch).await.contains(&true));
