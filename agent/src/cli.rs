@@ -49,7 +49,10 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Run { given, config } => {
             onhand_common::telemetry::init("info");
-            config::load(&given, config.as_deref(), config::from_environment()).and_then(run::run)
+            onhand_common::failpoint::arm_from_environment()
+                .map_err(anyhow::Error::from)
+                .and_then(|()| config::load(&given, config.as_deref(), config::from_environment()))
+                .and_then(run::run)
         }
         Command::Status { url } => show_status(&url),
     };

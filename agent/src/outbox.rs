@@ -18,7 +18,7 @@ mod store;
 
 use crate::window::FrameKey;
 use onhand_common::topics::{AckedFrame, DurableAck};
-use onhand_common::{AgentId, Epoch, Seq, Timestamp, frame};
+use onhand_common::{AgentId, Epoch, Failpoint, Seq, Timestamp, frame};
 use parking_lot::Mutex;
 pub(crate) use progress::Backlog;
 use progress::{Progress, State};
@@ -174,7 +174,9 @@ impl Outbox {
                 last = Seq(last.0 + u64::from(frame.count));
             }
             self.store.write_written(epoch, last)?;
+            Failpoint::OutboxWritten.check()?;
             self.sync()?;
+            Failpoint::OutboxSynced.pass();
             let mut state = self.state.lock();
             state.durable = last;
             state.epochs.entry(epoch).or_default().written = last;
@@ -250,6 +252,7 @@ impl Outbox {
         let mut outcome = AckOutcome::default();
         if ack.seq > before.told {
             self.store.write_told(ack.epoch, ack.seq)?;
+            Failpoint::OutboxTold.pass();
             for info in self.store.frames_of(ack.epoch) {
                 let info = info?;
                 if info.last_seq() > ack.seq {
@@ -325,6 +328,7 @@ impl Outbox {
                 .map(|info| Ok(NewFrame { count: info.count, body: self.store.body(info)? }))
                 .collect::<Result<Vec<_>, OutboxError>>()?;
             self.append(&frames)?;
+            Failpoint::OutboxRenumbered.pass();
             for info in &infos {
                 self.store.remove(info)?;
                 self.state.lock().backlog.subtract(info);

@@ -4,6 +4,7 @@
 
 pub mod accelerator;
 pub mod event;
+pub mod failpoint;
 pub mod frame;
 pub mod ids;
 pub mod telemetry;
@@ -11,5 +12,6 @@ pub mod timestamp;
 pub mod topics;
 
 pub use event::{Count, Event, Item, Line, ReferenceData, Store, Transaction};
+pub use failpoint::Failpoint;
 pub use ids::{AgentId, ChangeTypeId, EmployeeId, Epoch, ItemId, Seq, StoreId, TransId};
 pub use timestamp::Timestamp;

@@ -75,6 +75,10 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     onhand_common::telemetry::init("info,actix_server=warn");
+    if let Err(error) = onhand_common::failpoint::arm_from_environment() {
+        eprintln!("error: {error}");
+        return ExitCode::from(WRONG_USE);
+    }
     let cannot_tell = if matches!(cli.command, Command::Verify { .. }) { 2 } else { 1 };
     run_command(cli.command).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -16,7 +16,7 @@ use crate::pipeline::{Pipeline, TopicPartition};
 use crate::reference::Applicability;
 use crate::stats::HubStats;
 use anyhow::{Context, Result};
-use onhand_common::{AgentId, ReferenceData};
+use onhand_common::{AgentId, Failpoint, ReferenceData};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -101,6 +101,7 @@ impl Life {
         let started = Instant::now();
         let mut tables = Tables::open(&around.lake).await?;
         let epoch = tables.take_over(&ownership).await?;
+        Failpoint::TakeoverFenced.pass();
         let recovered = recover(&mut tables, &ownership).await.context("recover from the lake")?;
         let progress = recovered.progress();
         let offsets = offsets_of(&mut tables.positions, &habits.topic_partitions)

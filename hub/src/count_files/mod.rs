@@ -25,7 +25,7 @@ use futures::StreamExt;
 use hashbrown::HashSet;
 use onhand_common::accelerator::read_counts;
 use onhand_common::frame::{MAX_BYTES, MAX_EVENTS};
-use onhand_common::{Count, Event, Seq, Timestamp};
+use onhand_common::{Count, Event, Failpoint, Seq, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -220,6 +220,7 @@ impl Loader<'_> {
             found.iter().map(|(file, content)| planned(batch, after, file, content)).collect();
         let version = self.life.epoch << 32 | i64::from(self.life.plans.fetch_add(1, Relaxed) + 1);
         self.planner.plan(&planned, &self.life.app_ids, version).await?;
+        Failpoint::CountFilesPlanned.pass();
         for (file, content) in &found {
             self.hand_on(file, content).await?;
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use onhand_common::frame::{Frame, FramePart};
 use onhand_common::topics::{self, AckedFrame, AgentStatus, DurableAck};
-use onhand_common::{AgentId, Event, Seq, StoreId, accelerator};
+use onhand_common::{AgentId, Event, Failpoint, Seq, StoreId, accelerator};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,6 +66,7 @@ impl KafkaSink {
         if !futures::future::join_all(records).await.into_iter().all(|put| put.is_ok()) {
             return;
         }
+        Failpoint::GatewayDelivered.pass();
         self.stats.frames_taken.fetch_add(1, Relaxed);
         self.agents.frame_taken(&from.agent, epoch, last);
         let frame = Some(AckedFrame { first, last });

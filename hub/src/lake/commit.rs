@@ -15,6 +15,7 @@ use crate::ownership::EMBEDDED;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{Action, CommitInfo, Transaction};
 use deltalake::logstore::CommitOrBytes;
+use onhand_common::Failpoint;
 use serde_json::Value;
 use std::time::Duration;
 use tracing::{debug, warn};
@@ -291,7 +292,12 @@ impl Table {
             bytes.push(b'\n');
         }
         let number = u64::try_from(version).expect("versions count up from 0");
-        self.log.write_commit_entry(number, CommitOrBytes::LogBytes(bytes.into()), id).await
+        let failed = |error: std::io::Error| TransactionError::ObjectStore {
+            source: object_store::Error::Generic { store: "failpoint", source: error.into() },
+        };
+        Failpoint::LakeEntry.check().map_err(failed)?;
+        self.log.write_commit_entry(number, CommitOrBytes::LogBytes(bytes.into()), id).await?;
+        Failpoint::LakeEntryWritten.check().map_err(failed)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::ownership::Ownership;
 use crate::pipeline::{CutBegin, Pipeline, TopicPartition};
 use crate::reference::Applicability;
 use anyhow::{Context, Result};
-use onhand_common::{ReferenceData, Timestamp};
+use onhand_common::{Failpoint, ReferenceData, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -226,6 +226,7 @@ impl CommitCycle {
         if loaded.stores != current.stores {
             let write = async |table: &Table| reference::replace_stores(table, &loaded.stores).await;
             insist(&mut tables.stores, shutdown, stats, write, &transaction).await?;
+            Failpoint::ReferenceStores.pass();
         }
         if loaded.items != current.items {
             let write = async |table: &Table| reference::replace_items(table, &loaded.items).await;
@@ -366,6 +367,7 @@ impl CommitCycle {
                 insist(count_table, shutdown, stats, write, &transaction).await
             },
         )?;
+        Failpoint::CycleSilver.pass();
         let silver_version = self.tables.changes.version();
         let moved = self.offsets != cycle.cut.offsets;
         if anything || moved {
@@ -386,8 +388,10 @@ impl CommitCycle {
         if appended > 0 {
             self.publish_files();
         }
+        Failpoint::CyclePositions.pass();
         let news = self.pipeline.committed(&cycle.cut);
         self.intake.acknowledge(&news, false);
+        Failpoint::CycleAcked.pass();
         let stats = &self.pipeline.stats;
         if anything {
             stats.silver_commits.fetch_add(1, Relaxed);
@@ -432,6 +436,7 @@ impl CommitCycle {
             let write = async |table: &Table| gold::replace_uncounted(table, &uncounted).await;
             insist(&mut tables.uncounted, shutdown, stats, write, &transaction).await?;
         }
+        Failpoint::CycleLatest.pass();
         let ownership = &self.ownership;
         let reflected = tables.reflected();
         let marks = own_marks(ownership, tables);
@@ -443,6 +448,7 @@ impl CommitCycle {
             })
         };
         insist(&mut tables.gold, shutdown, stats, write, &transaction).await?;
+        Failpoint::CycleGold.pass();
         self.behind.clear();
         self.marked = Instant::now();
         for (store_id, sums) in recounted {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use deltalake::arrow::array::{Array, TimestampMicrosecondArray};
 use deltalake::kernel::Action;
 use futures::TryStreamExt;
-use onhand_common::{AgentId, ReferenceData};
+use onhand_common::{AgentId, Failpoint, ReferenceData};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Items by store and item.
@@ -152,6 +152,7 @@ pub async fn recover(tables: &mut Tables, ownership: &Ownership) -> Result<Recov
     for mark in Mark::all(&mut tables.gold, ownership).await? {
         let mut of_mark = States::new();
         read_states(tables, &mark, &mut of_mark).await.context("read the items' states")?;
+        Failpoint::RecoveryStates.pass();
         let replayed = replay(tables, &mark, &applicability, &mut of_mark).await;
         behind.extend(replayed.context("apply what came after gold")?);
         let reflected = reference_at(tables, &mark).await.context("read the reference data that gold reflects")?;

@@ -7,6 +7,7 @@ use super::storage::Lake;
 use super::tables::TableName;
 use crate::ownership::{EMBEDDED, OwnedPartitions, Ownership};
 use anyhow::Result;
+use onhand_common::Failpoint;
 use serde_json::{Value, json};
 
 /// Every table, open.
@@ -113,6 +114,7 @@ impl Tables {
             Ownership::Whole => {
                 let (epoch, app_ids) = (self.next_epoch(&ownership.app_ids()).await?, ownership.app_ids());
                 self.gold.fence(&app_ids, epoch << 32).await?;
+                Failpoint::TakeoverFencing.pass();
                 self.check_form(ownership).await?;
                 self.fence_and_move_mark(&app_ids, epoch << 32).await?;
                 Ok(epoch)
@@ -173,6 +175,7 @@ impl Tables {
         let embedded = self.next_epoch(&[EMBEDDED.to_owned()]).await? << 32;
         let fence = CommitRequest::fence(&app_ids, epoch << 32).with_transaction(EMBEDDED, embedded);
         self.gold.commit(CommitRequest { marks: Some(OwnMarks::of_the_form(partitions)), ..fence }).await?;
+        Failpoint::TakeoverFencing.pass();
         // A hub in embedded form may be at work, and may not have noticed yet. Each processor fences it for itself, in the entry
         // after which it reads; as a note, since of two that do so neither is the other's enemy.
         let others = self.all().into_iter().filter(|table| table.name() != TableName::InventoryCurrent);

@@ -24,6 +24,7 @@ use deltalake::datafile::writer::DeltaWriter;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use onhand_common::Failpoint;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +144,7 @@ impl Table {
         .await?
         .with_context(|| format!("write a checkpoint of {} at version {version}", self.name))?;
         self.checkpoint = Some(self.version);
+        Failpoint::UpkeepCheckpoint.pass();
         Ok(())
     }
 
@@ -216,6 +218,7 @@ impl Table {
             .try_collect()
             .await
             .with_context(|| format!("list the files of {}", self.name))?;
+        Failpoint::UpkeepVacuum.pass();
         let count = old.len();
         let deleted = store.delete_stream(futures::stream::iter(old).map(Ok).boxed());
         deleted
