@@ -1,8 +1,8 @@
 """Google's XML API in front of fake-gcs-server, which speaks the JSON API and only a part of the XML one.
 
 The object store's client speaks the XML API alone. What of it fake-gcs-server (1.54) does not do, is put here into the calls
-of the JSON API that mean the same. Whether a put with a condition is let in, what an object's content
-and generation are, what a list finds and in which order: that is the emulator's doing, and never decided here.
+of the JSON API that mean the same. Whether a put with a condition is let in, what an object's content and generation are, what
+a list finds and in which order: that is the emulator's doing, and never decided here.
 
 - `PUT /bucket/object` is refused there ("invalid uploadType"), but for signed URLs, which skip the condition. Here it becomes
   an upload of the kind `multipart` (of the others it takes no conditions either), and the header
