@@ -7,6 +7,7 @@
 
 mod agent;
 mod azurite;
+mod gcs;
 mod http;
 mod hub;
 mod kafka;
@@ -19,6 +20,7 @@ mod s3;
 
 pub use agent::Agent;
 pub use azurite::Azurite;
+pub use gcs::Gcs;
 pub use http::{Answer, get, get_json, post};
 use hub::hash_password;
 pub use hub::{Hub, HubOptions};
