@@ -7,6 +7,7 @@
 
 mod agent;
 mod azurite;
+mod clock;
 mod gcs;
 mod http;
 mod hub;
@@ -17,9 +18,11 @@ mod part;
 mod process;
 mod program;
 mod s3;
+mod wire;
 
 pub use agent::Agent;
 pub use azurite::Azurite;
+pub use clock::Clock;
 pub use gcs::Gcs;
 pub use http::{Answer, get, get_json, post};
 use hub::hash_password;
@@ -31,6 +34,7 @@ pub use part::Part;
 pub use process::{Process, binary, free_port, lasting_port, run, target_folder};
 pub use program::Program;
 pub use s3::S3;
+pub use wire::{FrameFaults, Meddled, Vanishing, Wire};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use super::process::{Process, tail};
 use super::wait_until;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -10,17 +11,27 @@ pub struct Program {
     name: String,
     log: PathBuf,
     process: Option<Process>,
+    environment: BTreeMap<String, String>,
 }
 
 impl Program {
     /// One that has not been started yet.
     pub fn new(name: &str, log: PathBuf) -> Self {
-        Self { name: name.to_owned(), log, process: None }
+        Self { name: name.to_owned(), log, process: None, environment: BTreeMap::new() }
+    }
+
+    /// What its next lives find in their environment under a name, beside the rest; `None`: nothing more.
+    pub fn set_environment(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => self.environment.insert(name.to_owned(), value),
+            None => self.environment.remove(name),
+        };
     }
 
     /// Starts it, after its end.
-    pub fn start(&mut self, command: Command) {
+    pub fn start(&mut self, mut command: Command) {
         self.process = None;
+        command.envs(&self.environment);
         self.process = Some(Process::start(&self.name, command, &self.log));
     }
 
