@@ -95,7 +95,8 @@ impl Target {
         let _ = fs::remove_dir_all(&smaller);
         fs::create_dir_all(&smaller)?;
         let mut command = self.command();
-        command.arg("-set_cover_merge=1").arg(&smaller).arg(&kept).arg(&learned);
+        // Edges alone, not how often: thousands of inputs would be too many to keep.
+        command.args(["-set_cover_merge=1", "-use_counters=0", "-use_cmp=0"]).arg(&smaller).arg(&kept).arg(&learned);
         let output = command.output().context("run it")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let files: Vec<_> = fs::read_dir(&smaller)?.collect::<Result<_, _>>()?;
