@@ -113,20 +113,20 @@ fn read(file: &Path) -> std::io::Result<Bytes> {
 /// What came of a replay; `None` if nothing did in that time.
 async fn outcome(log: &mut ReplayLog, row: super::RowId, replay: Uuid, patience: Duration) -> Result<Option<Record>> {
     let until = Instant::now() + patience;
+    let mut known = None;
     loop {
         log.catch_up().await?;
-        let replays = log.read().await?;
-        match replays.standing(row) {
-            Standing::Taken(taken) if taken.replay != replay => {
-                bail!(
-                    "{}: another replay was taken, at {}; nothing of this one was",
-                    row.short(),
-                    time(taken.written_at)
-                );
+        if known != Some(log.version()) {
+            known = Some(log.version());
+            match log.read().await?.standing(row) {
+                Standing::Taken(outcome) if outcome.replay == replay => return Ok(Some(outcome.clone())),
+                Standing::Taken(other) => {
+                    let at = time(other.written_at);
+                    bail!("{}: another replay was taken, at {at}; nothing of this one was", row.short());
+                }
+                Standing::Refused(outcome) if outcome.replay == replay => return Ok(Some(outcome.clone())),
+                _ => {}
             }
-            Standing::Taken(outcome) => return Ok(Some(outcome.clone())),
-            Standing::Refused(outcome) if outcome.replay == replay => return Ok(Some(outcome.clone())),
-            _ => {}
         }
         if Instant::now() >= until {
             return Ok(None);
