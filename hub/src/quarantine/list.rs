@@ -154,15 +154,15 @@ fn write_csv(rows: &[Listed], replays: &Replays, out: &mut (dyn Write + Send)) -
         let standing = replays.standing(*id);
         let record = standing.record();
         writer.write_record([
-            &id.to_string(),
-            &time(row.received_at),
-            &row.source,
-            row.reason.as_ref(),
-            &row.detail,
-            &bytes.to_string(),
-            standing.as_str(),
-            &record.map(|record| time(record.written_at)).unwrap_or_default(),
-            record.map(|record| record.detail.as_str()).unwrap_or_default(),
+            id.to_string(),
+            time(row.received_at),
+            row.source.clone(),
+            row.reason.to_string(),
+            row.detail.clone(),
+            bytes.to_string(),
+            standing.as_str().to_owned(),
+            record.map(|record| time(record.written_at)).unwrap_or_default(),
+            record.map(|record| record.detail.clone()).unwrap_or_default(),
         ])?;
     }
     writer.flush().context("write CSV")

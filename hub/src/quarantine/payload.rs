@@ -22,14 +22,10 @@ pub enum Unusable {
     #[error("payload: it is empty")]
     Empty,
     /// Too much.
-    #[error(
-        "payload: {0} bytes, and at most {MAX_PAYLOAD} are taken; put a larger count file into the folder of count files"
-    )]
+    #[error("payload: {0} bytes, and at most {most} are taken; put a larger count file into its folder", most = MAX_PAYLOAD)]
     TooLarge(usize),
     /// The quarantine has its beginning only.
-    #[error(
-        "payload: of a file only the first {MAX_BYTES} bytes are kept; give the whole file, or put it into its folder again"
-    )]
+    #[error("payload: only the first {kept} bytes of a file are kept; give all of it", kept = MAX_BYTES)]
     Beginning,
     /// A frame that cannot be read.
     #[error("frame: {0}")]

@@ -181,3 +181,142 @@ impl Replayer {
         Ok(format!("{} lines and {} counts were new, {} known", all.changes, all.counts, all.duplicates))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::{ActorLimits, ActorThreads, DayRequest, Directory, IdentityLookup, StoreShared};
+    use crate::lake::samples::lake;
+    use crate::pipeline::Pipeline;
+    use crate::quarantine::{RowId, Standing};
+    use crate::reference::Applicability;
+    use onhand_common::ReferenceData;
+    use std::sync::atomic::AtomicU32;
+    use tokio::sync::{broadcast, mpsc};
+    use uuid::Uuid;
+
+    const SALE: &str = r#"{"trans_id":"t","store_id":1,"date_time":"2021-01-01T00:00:00.000Z","change_type_id":1,"items":[{"item_id":10,"quantity":-2}]}"#;
+
+    /// A pipeline that commits when it is told to.
+    struct Life {
+        pipeline: Arc<Pipeline>,
+        threads: ActorThreads,
+        _requests: mpsc::Receiver<DayRequest>,
+    }
+
+    impl Life {
+        async fn begin() -> Self {
+            let threads = ActorThreads::start(1).await.unwrap();
+            let (lookup, requests) = IdentityLookup::new(Arc::default());
+            let shared = Arc::new(StoreShared::new(ActorLimits::default(), lookup, broadcast::Sender::new(8)));
+            let applicability = Arc::new(Applicability::new(&ReferenceData::default()));
+            let directory = Directory::new(threads.arbiters(), shared, applicability);
+            let pipeline = Pipeline::new(directory, Default::default(), true, 10_000, Arc::default());
+            Self { pipeline: Arc::new(pipeline), threads, _requests: requests }
+        }
+
+        fn leading(&self, epoch: i64) -> Leading {
+            let (app_ids, plans) = (vec!["p0".to_owned()], Arc::new(AtomicU32::new(0)));
+            Leading { pipeline: Arc::clone(&self.pipeline), app_ids, epoch, plans }
+        }
+
+        async fn taken(&self, changes: u64) {
+            until(async || self.pipeline.stats.changes.load(Relaxed) == changes).await;
+        }
+
+        async fn end(self) {
+            self.pipeline.fail("it was ended".to_owned());
+            self.threads.stop().await;
+        }
+    }
+
+    async fn until(mut done: impl AsyncFnMut() -> bool) {
+        for _ in 0..3_000 {
+            if done().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited in vain");
+    }
+
+    fn asked(row: RowId, replay: u128) -> Record {
+        let (replay, step) = (Uuid::from_u128(replay), Step::Asked);
+        Record { row, received_at: 1, source: "s".to_owned(), replay, written_at: 2, step, detail: String::new() }
+    }
+
+    async fn standing(log: &mut ReplayLog, row: RowId) -> (String, String) {
+        log.catch_up().await.unwrap();
+        let replays = log.read().await.unwrap();
+        let standing = replays.standing(row);
+        let detail = standing.record().map(|record| record.detail.clone()).unwrap_or_default();
+        (standing.as_str().to_owned(), detail)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_row_is_marked_once_its_events_are_durable_and_a_life_that_ended_before_is_made_up_for() {
+        let (_folder, lake) = lake();
+        let mut log = ReplayLog::open_or_create(&lake).await.unwrap();
+        let row: RowId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        log.ask(&asked(row, 1), SALE.as_bytes()).await.unwrap();
+        let (leads, leading) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let running = Replayer { lake, way: Way::Stores, leading }.start(stop.clone());
+
+        // This life takes the events, and ends before they are durable.
+        let life = Life::begin().await;
+        leads.send_replace(Some(life.leading(1)));
+        life.taken(1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(standing(&mut log, row).await.0, "asked for");
+        leads.send_replace(None);
+        life.end().await;
+
+        let life = Life::begin().await;
+        leads.send_replace(Some(life.leading(2)));
+        life.taken(1).await;
+        assert_eq!(standing(&mut log, row).await.0, "asked for");
+        until(async || {
+            let cut = life.pipeline.begin_cut();
+            life.pipeline.committed(&cut);
+            standing(&mut log, row).await.0 == "replayed"
+        })
+        .await;
+        running.first_pass().await;
+        assert_eq!(standing(&mut log, row).await.1, "1 lines and 0 counts were new, 0 known");
+
+        // Another one that was asked for at the same time, with another payload: nothing of it is taken.
+        log.ask(&asked(row, 2), SALE.replace("\"t\"", "\"other\"").as_bytes()).await.unwrap();
+        until(async || {
+            log.catch_up().await.unwrap();
+            log.read().await.unwrap().next_due().is_none()
+        })
+        .await;
+        assert!(
+            matches!(log.read().await.unwrap().standing(row), Standing::Taken(taken) if taken.replay == Uuid::from_u128(1))
+        );
+        assert_eq!(life.pipeline.stats.changes.load(Relaxed), 1);
+        stop.cancel();
+        life.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_this_hub_cannot_take_is_refused_and_does_not_hold_up_others() {
+        let (_folder, lake) = lake();
+        let mut log = ReplayLog::open_or_create(&lake).await.unwrap();
+        let [bad, good] = ["0", "1"].map(|digit| digit.repeat(32).parse::<RowId>().unwrap());
+        // A command of another version took it for good.
+        log.ask(&asked(bad, 1), b"{\"trans_id\":\"t\"}").await.unwrap();
+        log.ask(&asked(good, 2), SALE.as_bytes()).await.unwrap();
+        let (leads, leading) = watch::channel(None);
+        let stop = CancellationToken::new();
+        Replayer { lake, way: Way::Stores, leading }.start(stop.clone());
+        let life = Life::begin().await;
+        leads.send_replace(Some(life.leading(1)));
+        life.taken(1).await;
+        let (state, detail) = standing(&mut log, bad).await;
+        assert_eq!((state.as_str(), detail.as_str()), ("refused again", "store_id: is missing"));
+        stop.cancel();
+        life.end().await;
+    }
+}

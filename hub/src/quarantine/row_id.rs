@@ -24,7 +24,7 @@ impl RowId {
     pub fn of(row: &QuarantineRow) -> Self {
         let mut hasher = Xxh3::new();
         hasher.update(&row.received_at.to_le_bytes());
-        for column in [row.source.as_bytes(), row.reason.as_bytes(), row.detail.as_bytes(), &row.payload] {
+        for column in [row.source.as_bytes(), row.reason.as_bytes(), row.detail.as_bytes(), &row.payload[..]] {
             // With its length before it: no two rows run together to the same bytes.
             hasher.update(&(column.len() as u64).to_le_bytes());
             hasher.update(column);
@@ -92,7 +92,7 @@ impl FromStr for Given {
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no row's id: it has {DIGITS} hexadecimal digits, of which the first {FEWEST} or more are enough")]
+#[error("{0:?} is no row's id: it has {all} hexadecimal digits, of which the first {few} are enough", all = DIGITS, few = FEWEST)]
 pub struct NoId(String);
 
 #[cfg(test)]

@@ -206,9 +206,6 @@ fn what_was_refused_for_its_sender_is_replayed_once_that_is_mended() {
     let (mut granted, mut foreign) = (Till::new(1, 5), Till::new(3, 5));
     granted.sell(&agent.url(""), 5);
     foreign.sell(&agent.url(""), 5);
-    let count =
-        json!({"item_id": 10, "employee_id": 7, "store_id": 3, "date_time": "2021-01-01T00:00:00Z", "quantity": 9});
-    foreign.send_count(&agent, &count);
     // Whole frames of an agent that has another name at the endpoint than in its frames.
     let renamed: Vec<Value> = (100..103).map(document).collect();
     let events: Vec<Event> = renamed
