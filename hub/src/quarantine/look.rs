@@ -86,5 +86,11 @@ pub(super) fn in_words(events: &[Event]) -> String {
     let transactions: Vec<_> = events.iter().filter(|event| matches!(event, Event::Transaction(_))).collect();
     let lines: usize = transactions.iter().map(|event| event.lines()).sum();
     let counts = events.len() - transactions.len();
-    format!("{} transactions with {lines} lines, {counts} counts", transactions.len())
+    let transactions = many(transactions.len() as u64, "transaction");
+    format!("{transactions} with {}, {}", many(lines as u64, "line"), many(counts as u64, "count"))
+}
+
+/// One thing, or so many things.
+pub(super) fn many(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

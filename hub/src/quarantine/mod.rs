@@ -150,7 +150,7 @@ mod tests {
     }
 
     async fn said(lake: &Lake, words: &[&str]) -> Result<String> {
-        let words = ["quarantine"].iter().chain(words).chain(&["--lake", lake.root()]);
+        let words = [&["quarantine"], words, &["--lake", lake.root()]].concat();
         let command = Command::try_parse_from(words)?;
         let mut out = Vec::new();
         run(&command.command, &mut out).await?;
@@ -207,7 +207,7 @@ mod tests {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         let shown = said(&lake, &["show", &ids[1]]).await.unwrap();
-        assert!(shown.contains("can be taken: 1 transactions with 1 lines, 0 counts"), "{shown}");
+        assert!(shown.contains("can be taken: 1 transaction with 1 line, 0 counts"), "{shown}");
         assert!(said(&lake, &["show", &ids[2]]).await.unwrap().contains("0xff0007"));
         assert_eq!(said(&lake, &["show", "--raw", &ids[1]]).await.unwrap(), SALE);
     }

@@ -29,16 +29,16 @@ pub enum Unusable {
     Beginning,
     /// A frame that cannot be read.
     #[error("frame: {0}")]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// A document that cannot be taken.
-    #[error(transparent)]
-    Document(#[from] FieldError),
+    #[error("{0}")]
+    Document(FieldError),
     /// One of an array.
     #[error("entry {0}: {1}")]
     Entry(usize, FieldError),
     /// A file of counts that cannot be taken.
     #[error("neither a frame nor JSON; as a file of counts: {0}")]
-    Counts(#[from] LineError),
+    Counts(LineError),
     /// Good, but there is nothing in it.
     #[error("payload: no event is in it")]
     NoEvent,
@@ -52,16 +52,22 @@ pub fn events_of(payload: &[u8]) -> Result<Vec<Event>, Unusable> {
     let events = match payload {
         [] => return Err(Unusable::Empty),
         _ if payload.len() > MAX_PAYLOAD => return Err(Unusable::TooLarge(payload.len())),
-        [b'O', b'H', b'F', ..] => FramePart::decode(payload)?.events.into_iter().map(|(_, event)| event).collect(),
+        [b'O', b'H', b'F', ..] => {
+            let part = FramePart::decode(payload).map_err(Unusable::Frame)?;
+            part.events.into_iter().map(|(_, event)| event).collect()
+        }
         _ => match payload.trim_ascii_start().first() {
-            Some(b'{') => vec![document(payload)?],
+            Some(b'{') => vec![document(payload).map_err(Unusable::Document)?],
             Some(b'[') => {
-                let entries = array_entries(payload)?.into_iter().enumerate();
+                let entries = array_entries(payload).map_err(Unusable::Document)?.into_iter().enumerate();
                 entries
                     .map(|(index, entry)| document(entry).map_err(|error| Unusable::Entry(index, error)))
                     .collect::<Result<_, _>>()?
             }
-            _ => read_counts(payload).map(|count| count.map(Event::Count)).collect::<Result<_, _>>()?,
+            _ => {
+                let counts = read_counts(payload).map(|count| count.map(Event::Count));
+                counts.collect::<Result<_, _>>().map_err(Unusable::Counts)?
+            }
         },
     };
     if events.is_empty() { Err(Unusable::NoEvent) } else { Ok(events) }

@@ -1,5 +1,6 @@
 //! The hub's side of a replay: looks for what is asked for, takes it, and says what came of it.
 
+use super::look::{in_words, many};
 use super::payload::{self, Unusable};
 use super::replays::{Record, Step};
 use crate::actors::Taken;
@@ -140,7 +141,7 @@ impl Replayer {
             Way::Stores => self.take_here(life, &name, events).await,
             Way::Topic(settings, stats) => {
                 let topic = EventTopic::connect(settings, Arc::clone(stats)).await?;
-                let said = format!("{} on the topic {}", super::look::in_words(&events), settings.topic);
+                let said = format!("{} on the topic {}", in_words(&events), settings.topic);
                 for part in payload::parts(&name, events) {
                     match topic.put_part(part, &[]).await {
                         Ok(()) => {}
@@ -177,7 +178,8 @@ impl Replayer {
         }
         pipeline.commit_wanted.notify_one();
         pipeline.durable().await.map_err(anyhow::Error::from)?;
-        Ok(format!("{} lines and {} counts were new, {} known", all.changes, all.counts, all.duplicates))
+        let (lines, counts) = (many(all.changes, "line"), many(all.counts, "count"));
+        Ok(format!("{lines} and {counts} were new, {} known", all.duplicates))
     }
 }
 
@@ -282,7 +284,7 @@ mod tests {
         })
         .await;
         running.first_pass().await;
-        assert_eq!(standing(&mut log, row).await.1, "1 lines and 0 counts were new, 0 known");
+        assert_eq!(standing(&mut log, row).await.1, "1 line and 0 counts were new, 0 known");
 
         // Another one that was asked for at the same time, with another payload: nothing of it is taken.
         log.ask(&asked(row, 2), SALE.replace("\"t\"", "\"other\"").as_bytes()).await.unwrap();

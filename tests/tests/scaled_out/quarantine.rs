@@ -44,7 +44,7 @@ fn a_poisonous_record_is_mended_and_replayed_once_whoever_leads() {
     let payload = |at: usize| ["--payload", mended[at].1.to_str().expect("a path of plain characters")];
     let (code, said) = replay(&lake, &mended[0].0, &payload(0));
     assert!(
-        code == 0 && said.contains("3 transactions with 6 lines, 1 counts on the topic"),
+        code == 0 && said.contains("3 transactions with 6 lines, 1 count on the topic"),
         "{said}\n{}",
         logs(&processors)
     );
