@@ -14,6 +14,7 @@ pub mod metrics;
 mod mqtt_side;
 pub mod ownership;
 pub mod pipeline;
+pub mod quarantine;
 mod rarely;
 pub mod reference;
 mod roles;

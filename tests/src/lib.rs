@@ -5,6 +5,7 @@
 //! end of the logs.
 
 pub mod judge;
+pub mod quarantine;
 pub mod sandbox;
 pub mod tills;
 

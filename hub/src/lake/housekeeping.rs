@@ -54,7 +54,8 @@ impl Housekeeping {
             silver_replaced |= compact(table, &policy).await?;
         }
         // Others append to these, too; only here they are looked at.
-        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files] {
+        let others = [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files];
+        for table in others.into_iter().chain([&mut tables.replays]) {
             table.catch_up().await?;
             compact(table, &CompactionPolicy::default()).await?;
         }

@@ -18,12 +18,14 @@ pub mod insist;
 pub mod log;
 pub mod marks;
 pub mod positions;
+pub mod quarantined;
 pub mod query;
 pub mod read;
 pub mod rebuild;
 pub mod recount;
 pub mod recovery;
 pub mod reference;
+pub mod replay_log;
 mod retention;
 #[cfg(test)]
 pub(crate) mod samples;

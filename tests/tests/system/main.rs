@@ -19,6 +19,7 @@ mod hub_killed;
 mod late_data;
 mod load;
 mod mqtt_noise;
+mod quarantine;
 mod reference_changes;
 mod show;
 mod tls;
