@@ -50,6 +50,7 @@ impl Checker<'_> {
                     retention.deleted_files,
                     365 * 100 * DAY,
                 )?,
+                look_every: self.duration("clean_interval", &given.clean_interval, retention.look_every, DAY)?,
             },
             mqtt: self.mqtt_side(given, role, insecure_open)?,
             agents: self.path("agents", &given.agents, Path::is_file, "is no file")?,

@@ -14,6 +14,7 @@
 use super::commit::{CommitError, CommitRequest};
 use super::log::{LiveFile, Table};
 use super::read::ints;
+use super::storage::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use buoyant_kernel::Snapshot as KernelSnapshot;
@@ -113,6 +114,11 @@ impl Table {
         }
         write_by_store(&mut writer, &unsorted).await?;
         self.finish(writer, since).await.with_context(|| format!("compact {}", self.name))
+    }
+
+    /// How long what is replaced is kept, and how often it is looked for.
+    pub fn retention(&self) -> Retention {
+        self.lake.retention()
     }
 
     /// Writes a checkpoint if `every` versions have come since the last one. Returns whether it did.
