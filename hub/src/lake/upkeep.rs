@@ -14,7 +14,7 @@
 use super::commit::{CommitError, CommitRequest};
 use super::log::{LiveFile, Table};
 use super::read::ints;
-use super::storage::Retention;
+use super::retention::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use buoyant_kernel::Snapshot as KernelSnapshot;
