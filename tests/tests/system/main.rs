@@ -12,6 +12,7 @@ mod count_files;
 mod demo;
 mod disk_rolled_back;
 mod external_broker;
+mod hostile_http;
 mod hub_away;
 mod hub_killed;
 mod late_data;
