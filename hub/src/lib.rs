@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod count_files;
 pub mod gateway;
+#[cfg(test)]
+mod hostile;
 pub mod kafka;
 pub mod lake;
 pub mod life;

@@ -1,10 +1,9 @@
 //! From texts to settings that can be used, or a refusal that names the one that cannot.
 
 use super::given::{GivenConfig, Pair, Text};
-use super::{ConfigError, HubConfig, MqttSide, Role, TlsFiles};
+use super::{ConfigError, HubConfig, KafkaSettings, MqttSide, Role, TlsFiles};
 use crate::actors::ActorLimits;
 use crate::gateway::BrokerUrl;
-use crate::kafka::KafkaSettings;
 use crate::lake::{Retention, cloud};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -7,7 +7,8 @@
 use super::log::{LiveFile, REFLECTS_KEY, Table};
 use super::marks::{Reflected, Versions};
 use super::read::{ints, longs, micros, strings};
-use super::storage::{Lake, Retention};
+use super::retention::Retention;
+use super::storage::Lake;
 use super::tables::TableName;
 use anyhow::{Context, Result, anyhow};
 use futures::TryStreamExt;
