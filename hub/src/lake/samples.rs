@@ -1,6 +1,7 @@
 //! Rows for this module's tests.
 
-use super::storage::{Lake, Retention};
+use super::retention::Retention;
+use super::storage::Lake;
 use super::tables::TableName;
 pub(crate) use deltalake::arrow::array::RecordBatch;
 use deltalake::arrow::array::{
