@@ -26,6 +26,7 @@ pub fn measure(backlog_mib: u64, report: &mut Report) {
     assert!(agent.terminate().success(), "{}", agent.log_tail());
 
     hub.restart();
+    wait_until("the live store's agent is back", || live.log_tail(), || live.status()["connected"] == true);
     let before = LiveStore::sell_for(&live, &hub, 2, Duration::from_secs(10));
     let began = Instant::now();
     agent.restart();
