@@ -7,6 +7,8 @@
 
 mod agent;
 mod azurite;
+pub mod disk_image;
+mod faulty_disk;
 mod http;
 mod hub;
 mod kafka;
@@ -19,6 +21,8 @@ mod s3;
 
 pub use agent::Agent;
 pub use azurite::Azurite;
+pub use disk_image::Cut;
+pub use faulty_disk::FaultyDisk;
 pub use http::{Answer, get, get_json, post};
 use hub::hash_password;
 pub use hub::{Hub, HubOptions};
