@@ -23,6 +23,7 @@ pub mod rebuild;
 pub mod recount;
 pub mod recovery;
 pub mod reference;
+mod refusal;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod silver;

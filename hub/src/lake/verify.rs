@@ -154,7 +154,7 @@ async fn verify_group(
 /// 2 cannot tell.
 pub async fn run_verify(root: &str, progress: &mut (dyn FnMut(&str) + Send)) -> u8 {
     let verified = match Lake::existing(root, Retention::default()) {
-        Ok(lake) => verify(&lake, progress).await,
+        Ok(lake) => verify(&lake, progress).await.map_err(|error| lake.in_words(error)),
         Err(error) => Err(error),
     };
     match verified {

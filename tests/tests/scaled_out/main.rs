@@ -2,6 +2,7 @@
 
 mod back_pressure;
 mod cloud;
+mod conflicts;
 mod count_files;
 mod dataset;
 mod lake_at;
@@ -9,5 +10,7 @@ mod login;
 mod order;
 mod parts;
 mod raw_topic;
+mod refusals;
+mod static_members;
 mod trouble;
 mod zombie;
