@@ -32,7 +32,7 @@ pub async fn others<C: ConsumerContext + 'static>(
     let look = tokio::task::spawn_blocking(move || {
         let found = consumer.fetch_group_list(Some(&group), PATIENCE)?;
         let members = found.groups().iter().flat_map(|group| group.members());
-        Ok(members.map(|member| member.client_id().to_owned()).collect::<Vec<_>>())
+        KafkaResult::Ok(members.map(|member| member.client_id().to_owned()).collect::<Vec<_>>())
     });
     // It is no more than a look: where it panics, nothing is known.
     Ok(among(&look.await.unwrap_or_else(|_| Ok(Vec::new()))?, lake))

@@ -64,7 +64,7 @@ fn its_commit_is_refused(sandbox: &Sandbox, lake: &LakeAt<'_>, moment: Moment) {
     wait_until("it has taken the partitions over", || zombie.log_tail(), up);
     let sold = sell();
     wait_until("it stands still", || zombie.log_tail(), || zombie.stands_still());
-    wait_until("Kafka has all of it", || cloud.agents[0].status(), || cloud.agents[0].backlog() == Some(0));
+    wait_until("Kafka has all of it", || cloud.agents[0].status().to_string(), || cloud.agents[0].backlog() == Some(0));
     let (so_far, said) = judge_so_far(&lake.files(), &sold);
     assert_ne!(so_far, 0, "all of it is in the lake already, so there is nothing that could fail: {said}");
     let then = State::of(lake);
