@@ -78,7 +78,7 @@ async fn write(args: &ShowArgs, out: &mut (dyn Write + Send)) -> Result<()> {
     let lake = Lake::existing(&args.lake, Retention::default())?;
     let moment = match (args.version, args.as_of) {
         (Some(version), _) => {
-            let newest = LakeTable::open(&lake, table).await?.version();
+            let newest = LakeTable::open(&lake, table).await.map_err(|error| lake.in_words(error))?.version();
             ensure!((0..=newest).contains(&version), "{table} has no version {version}: the newest is {newest}");
             Moment::Version(version)
         }
@@ -93,11 +93,12 @@ async fn write(args: &ShowArgs, out: &mut (dyn Write + Send)) -> Result<()> {
         below_safety_stock: args.below_safety_stock,
         limit: args.limit.or((args.format == Format::Table).then_some(ROWS_FOR_PEOPLE)),
     };
-    match args.format {
+    let written = match args.format {
         Format::Table => write_table(&query, &lake, out).await,
         Format::Csv => write_csv(&query, &lake, out).await,
         Format::Json => write_json(&query, &lake, out).await,
-    }
+    };
+    written.map_err(|error| lake.in_words(error))
 }
 
 async fn write_table(query: &Query, lake: &Lake, out: &mut (dyn Write + Send)) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Counters of the whole process, from which metrics and the pipeline's status are read.
 
 use crate::actors::Taken;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Monotonic counters since the process started (gauges are named so).
@@ -54,6 +55,8 @@ pub struct HubStats {
     pub commit_conflicts: AtomicU64,
     /// Records of topics that were gone before they were read.
     pub kafka_skipped: AtomicU64,
+    /// Why the topic with raw documents is not read, if one was asked for and is not.
+    pub raw_topic_unread: Mutex<Option<String>>,
     /// This process is a member of the group that has no partition: there are fewer than members.
     pub kafka_spare: AtomicBool,
     /// Lives of the pipeline after the first one.

@@ -94,8 +94,23 @@ impl Checker<'_> {
             ("tls_cert", &given.tls_cert),
             ("tls_key", &given.tls_key),
         ];
-        let of_processors =
-            [("reference", &given.reference), ("count_files", &given.count_files), ("bronze", &given.bronze)];
+        let of_processors = [
+            ("lake", &given.lake),
+            ("log_retention", &given.log_retention),
+            ("file_retention", &given.file_retention),
+            ("reference", &given.reference),
+            ("reference_interval", &given.reference_interval),
+            ("count_files", &given.count_files),
+            ("silver_interval", &given.silver_interval),
+            ("gold_interval", &given.gold_interval),
+            ("bronze", &given.bronze),
+            ("live_items", &given.live_items),
+            ("idle_after", &given.idle_after),
+            ("identities", &given.identities),
+            ("max_awaiting_rows", &given.max_awaiting_rows),
+            ("kafka_group", &given.kafka_group),
+            ("kafka_instance", &given.kafka_instance),
+        ];
         for (setting, value) in of_gateways {
             if role == Role::Processor && value.is_some() {
                 return self.refuse(setting, "is for gateways: a processor hears of agents through Kafka only");
@@ -103,7 +118,7 @@ impl Checker<'_> {
         }
         for (setting, value) in of_processors {
             if role == Role::Gateway && value.is_some() {
-                return self.refuse(setting, "is for processors: a gateway has no tables");
+                return self.refuse(setting, "is for processors: a gateway has no tables, and joins no consumer group");
             }
         }
         if role != Role::All && given.once.is_some() {

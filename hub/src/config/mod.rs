@@ -274,7 +274,9 @@ mod tests {
     #[test]
     fn refusals_name_the_setting_and_where_it_was_given() {
         let error = |flags: &[(&str, &str)], env: &[(&str, &str)], file: Option<&str>| {
-            let flags: Vec<_> = [("lake", "/l")].into_iter().chain(flags.iter().copied()).collect();
+            let gateway = flags.contains(&("role", "gateway"));
+            let lake = (!gateway).then_some(("lake", "/l"));
+            let flags: Vec<_> = lake.into_iter().chain(flags.iter().copied()).collect();
             load(&flags, env, file).unwrap_err().to_string()
         };
         for (flags, expected) in [
@@ -305,6 +307,15 @@ mod tests {
             (
                 &[("role", "gateway"), ("kafka", "k:9092"), ("reference", "/")],
                 "reference (from the command line): is for",
+            ),
+            (&[("role", "gateway"), ("kafka", "k:9092"), ("lake", "/l")], "lake (from the command line): is for proc"),
+            (
+                &[("role", "gateway"), ("kafka", "k:9092"), ("gold_interval", "1s")],
+                "gold_interval (from the command line): is for proc",
+            ),
+            (
+                &[("role", "gateway"), ("kafka", "k:9092"), ("kafka_instance", "one")],
+                "kafka_instance (from the command line): is for proc",
             ),
             (
                 &[("role", "gateway"), ("kafka", "k:9092"), ("once", "true")],

@@ -9,6 +9,7 @@
 mod event_topic;
 pub mod gateway;
 mod lanes;
+mod one_lake;
 pub mod processor;
 mod pump;
 mod quiet;

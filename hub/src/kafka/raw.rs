@@ -23,6 +23,7 @@ pub async fn follow(settings: KafkaSettings, topic: String, lake: Lake, pipeline
     loop {
         match read(&settings, &topic, &lake, &pipeline).await {
             Ok((pump, partitions)) => {
+                *pipeline.stats.raw_topic_unread.lock() = None;
                 tokio::select! {
                     reason = pump.broken() => tracing::error!(topic, "{reason}; connecting anew"),
                     now = grown(&settings, &topic, partitions) => {
@@ -33,7 +34,10 @@ pub async fn follow(settings: KafkaSettings, topic: String, lake: Lake, pipeline
                 pipeline.fail(format!("the topic {topic} is read anew"));
                 return;
             }
-            Err(error) => tracing::warn!(topic, "{error:#}; trying again"),
+            Err(error) => {
+                tracing::warn!(topic, "{error:#}; trying again");
+                *pipeline.stats.raw_topic_unread.lock() = Some(format!("{error:#}"));
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }

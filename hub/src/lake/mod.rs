@@ -25,6 +25,7 @@ pub mod rebuild;
 pub mod recount;
 pub mod recovery;
 pub mod reference;
+mod refusal;
 pub mod replay_log;
 mod retention;
 #[cfg(test)]

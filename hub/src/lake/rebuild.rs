@@ -39,7 +39,7 @@ const COUNTS_HELD: usize = 50_000;
 /// that cannot be read is found before any row is changed.
 pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
-    let mut tables = Tables::open(&lake).await?;
+    let mut tables = Tables::open(&lake).await.map_err(|error| lake.in_words(error))?;
     let epoch = tables.take_over_from_all().await?;
     if from_bronze {
         let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;

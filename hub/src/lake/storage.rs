@@ -2,6 +2,7 @@
 
 use super::cloud;
 use super::durable_local::{self, DurableLocal};
+use super::refusal;
 use super::retention::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
@@ -71,7 +72,21 @@ impl Lake {
     /// # Errors
     /// If the store cannot be written, or lets both write.
     pub async fn check_put_if_absent(&self) -> Result<()> {
-        let Place::Cloud(store) = &self.0.place else { return Ok(()) };
+        match &self.0.place {
+            Place::Local(..) => Ok(()),
+            Place::Cloud(store) => self.put_twice(store).await.map_err(|error| self.in_words(error)),
+        }
+    }
+
+    /// An error of this lake, in words that name settings where it is one that settings explain.
+    pub fn in_words(&self, error: anyhow::Error) -> anyhow::Error {
+        match &self.0.place {
+            Place::Local(..) => error,
+            Place::Cloud(_) => refusal::in_words(&self.0.root, error),
+        }
+    }
+
+    async fn put_twice(&self, store: &Arc<dyn ObjectStore>) -> Result<()> {
         let path = cloud::path_of(&self.0.root)?.join("_onhand").join("put-if-absent");
         let create = || PutOptions::from(PutMode::Create);
         match store.put_opts(&path, "this object is never replaced".into(), create()).await {

@@ -162,11 +162,11 @@ async fn verify_group(
 pub async fn run_verify(root: &str, every: bool, progress: &mut (dyn FnMut(&str) + Send)) -> u8 {
     let verified = async {
         let lake = Lake::existing(root, Retention::default())?;
-        let newest = verify(&lake, progress).await?;
+        let newest = verify(&lake, progress).await.map_err(|error| lake.in_words(error))?;
         println!("{newest}");
         let mut equal = newest.is_equal();
         if every {
-            let all = every_version(&lake, progress).await?;
+            let all = every_version(&lake, progress).await.map_err(|error| lake.in_words(error))?;
             println!("{all}");
             equal &= all.differing == 0;
         }

@@ -22,15 +22,26 @@ pub(super) struct Fine {
     status: &'static str,
 }
 
+/// It is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// Always `ok`.
+    status: &'static str,
+    /// What it does not do all the same: events of agents are taken, but a topic that was to be read is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    but: Option<String>,
+}
+
 /// The process is up.
 #[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, description = "It is up", body = Fine)))]
 pub(super) async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Fine { status: "ok" })
 }
 
-/// The hub takes events, answers for items, and its commits keep up; or it is a processor that stands by for a partition.
+/// The hub takes events, answers for items, and its commits keep up; or it is a processor that stands by for a partition. A topic
+/// with raw documents that cannot be read does not change this, since agents are served all the same: then `but` says so.
 #[utoipa::path(get, path = "/readyz", tag = "operation", responses(
-    (status = 200, description = "It is ready", body = Fine),
+    (status = 200, description = "It is ready", body = Ready),
     (status = 503, description = "It is not; `error` says why", body = ErrorBody),
 ))]
 pub(super) async fn readyz(web: Data<Web>) -> Result<HttpResponse, ApiError> {
@@ -46,7 +57,7 @@ pub(super) async fn readyz(web: Data<Web>) -> Result<HttpResponse, ApiError> {
         let waiting = humantime::format_duration(Duration::from_secs(waiting.as_secs()));
         return Err(ApiError::unavailable(format!("rows have been waiting for a silver commit for {waiting}")));
     }
-    Ok(HttpResponse::Ok().json(Fine { status: "ok" }))
+    Ok(HttpResponse::Ok().json(Ready { status: "ok", but: state.stats.raw_topic_unread.lock().clone() }))
 }
 
 impl Web {
@@ -225,6 +236,15 @@ mod tests {
         hub.get("/healthz").await.json(200);
         let status = hub.get("/v1/pipeline").await.json(200);
         assert_eq!((&status["running"], &status["settled"]), (&json!(false), &json!(false)));
+        hub.stop().await;
+    }
+
+    #[tokio::test]
+    async fn readiness_says_that_a_topic_is_not_read() {
+        let hub = TestHub::start().await;
+        assert_eq!(hub.get("/readyz").await.json(200), json!({"status": "ok"}));
+        *hub.stats.raw_topic_unread.lock() = Some("there is no topic pos".to_owned());
+        assert_eq!(hub.get("/readyz").await.json(200), json!({"status": "ok", "but": "there is no topic pos"}));
         hub.stop().await;
     }
 

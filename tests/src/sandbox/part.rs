@@ -55,26 +55,20 @@ impl Part {
         name: &str,
         kafka: &Kafka,
         lake: &str,
-        environment: Vec<(String, String)>,
+        mut environment: Vec<(String, String)>,
         more: &[&str],
     ) -> Self {
+        environment.push(("ONHAND_HUB_SILVER_INTERVAL".to_owned(), "200ms".to_owned()));
+        environment.push(("ONHAND_HUB_GOLD_INTERVAL".to_owned(), "500ms".to_owned()));
         let reference = sandbox.reference();
         let reference = reference.to_str().expect("a path of plain characters");
         let processor = ["--role", "processor", "--lake", lake, "--reference", reference];
         Self::start(sandbox, name, kafka, &[&processor, more].concat(), environment)
     }
 
-    fn start(
-        sandbox: &Sandbox,
-        name: &str,
-        kafka: &Kafka,
-        more: &[&str],
-        mut environment: Vec<(String, String)>,
-    ) -> Self {
+    fn start(sandbox: &Sandbox, name: &str, kafka: &Kafka, more: &[&str], environment: Vec<(String, String)>) -> Self {
         let bootstrap = kafka.address();
         let common = ["run", "--http", "127.0.0.1:0", "--kafka", &bootstrap, "--kafka-partitions", "8"];
-        environment.push(("ONHAND_HUB_SILVER_INTERVAL".to_owned(), "200ms".to_owned()));
-        environment.push(("ONHAND_HUB_GOLD_INTERVAL".to_owned(), "500ms".to_owned()));
         let mut part = Self {
             program: Program::new(name, sandbox.path(&format!("{name}.log"))),
             arguments: common.iter().chain(more).map(|&argument| argument.to_owned()).collect(),

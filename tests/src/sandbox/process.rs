@@ -72,6 +72,13 @@ impl Process {
         self.signal("CONT");
     }
 
+    /// Whether it was stopped, by SIGSTOP, and not continued (of Linux, which tells it).
+    pub fn stands_still(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The state follows the name, which stands in parentheses and may hold any.
+        status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();

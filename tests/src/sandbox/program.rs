@@ -74,6 +74,11 @@ impl Program {
         self.process.as_ref().expect("it runs").thaw();
     }
 
+    /// Whether it stands still, by whomever it was stopped.
+    pub fn stands_still(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::stands_still)
+    }
+
     /// Bytes of memory that it uses.
     pub fn memory(&self) -> u64 {
         self.process.as_ref().expect("it runs").memory()

@@ -76,10 +76,17 @@ impl<'a> Cloud<'a> {
 
     /// Starts one more processor.
     pub fn add_processor(&mut self) {
+        self.add_processor_with(&[], &[]);
+    }
+
+    /// As [`Cloud::add_processor`], with arguments and an environment of its own.
+    pub fn add_processor_with(&mut self, own: &[&str], environment: &[(&str, &str)]) {
         self.named += 1;
-        let more: Vec<&str> = self.more.iter().map(String::as_str).collect();
+        let more: Vec<&str> = self.more.iter().map(String::as_str).chain(own.iter().copied()).collect();
         let (name, lake) = (format!("processor-{}", self.named), self.lake);
-        let part = Part::processor_with(self.sandbox, &name, &self.kafka, &lake.url(), lake.environment(), &more);
+        let own = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = lake.environment().into_iter().chain(own).collect();
+        let part = Part::processor_with(self.sandbox, &name, &self.kafka, &lake.url(), environment, &more);
         self.processors.push(part);
     }
 

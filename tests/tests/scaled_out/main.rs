@@ -2,6 +2,7 @@
 
 mod back_pressure;
 mod cloud;
+mod conflicts;
 mod count_files;
 mod dataset;
 mod lake_at;
@@ -10,5 +11,7 @@ mod order;
 mod parts;
 mod quarantine;
 mod raw_topic;
+mod refusals;
+mod static_members;
 mod trouble;
 mod zombie;

@@ -1,0 +1,80 @@
+//! What is set up wrongly is refused in words that say what to look at.
+
+use crate::cloud::Cloud;
+use crate::lake_at::LakeAt;
+use onhand_tests::sandbox::{HubOptions, Kafka, S3, binary, get_json, run, wait_until};
+use onhand_tests::{Hub, Ledger, Sandbox, Till, Verdict};
+use serde_json::json;
+use std::process::Command;
+
+/// Runs the hub to its end, which must be a refusal.
+fn refused(arguments: &[&str], environment: &[(String, String)]) -> String {
+    let ran = run(Command::new(binary("onhand-hub")).args(arguments).envs(environment.iter().cloned()));
+    assert_ne!(ran.code, 0, "{}", ran.output());
+    ran.stderr
+}
+
+#[test]
+fn wrong_credentials_and_buckets_are_said_in_words() {
+    let sandbox = Sandbox::new();
+    let s3 = S3::start(&sandbox);
+    s3.create_bucket("retail");
+    let with = |name: &str, value: &str| -> Vec<(String, String)> {
+        s3.environment()
+            .into_iter()
+            .filter(|(known, _)| known != name)
+            .chain([(name.to_owned(), value.to_owned())])
+            .collect()
+    };
+    let run_at = |lake: &str| {
+        ["run", "--once", "--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--lake", lake].map(str::to_owned)
+    };
+    let wrong = [with("AWS_SECRET_ACCESS_KEY", "wrong"), with("AWS_ACCESS_KEY_ID", "nobody")];
+    for environment in &wrong {
+        for command in [&run_at("s3://retail/lake")[..], &["verify", "--lake", "s3://retail/lake"].map(str::to_owned)] {
+            let command: Vec<&str> = command.iter().map(String::as_str).collect();
+            let said = refused(&command, environment);
+            assert!(said.contains("s3://retail/lake: the store refuses the credentials"), "{said}");
+            assert!(said.contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") && !said.contains("<?xml"), "{said}");
+        }
+    }
+    let elsewhere = run_at("s3://nowhere/lake");
+    let said = refused(&elsewhere.each_ref().map(String::as_str), &s3.environment());
+    assert!(said.contains("s3://nowhere/lake: there is no such bucket or container"), "{said}");
+}
+
+#[test]
+fn a_processor_of_another_lake_does_not_join_the_group() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
+    cloud.processors[0].wait_ready();
+    let rebalances = || cloud.processors[0].metric("onhand_hub_kafka_rebalances_total");
+    let before = rebalances();
+    let other = sandbox.path("another lake");
+    let (other, bootstrap) = (other.to_str().expect("a path of plain characters"), cloud.kafka.address());
+    let arguments = ["run", "--role", "processor", "--kafka", &bootstrap, "--http", "127.0.0.1:0", "--lake", other];
+    let said = refused(&arguments, &[]);
+    assert!(said.contains("processors of the group onhand-processors keep another lake"), "{said}");
+    assert!(said.contains("--kafka-group"), "{said}");
+    assert_eq!(rebalances(), before, "it joined all the same");
+
+    let mut till = Till::new(1, 5);
+    till.sell(&cloud.agents[0].url(""), 20);
+    let mut ledger = Ledger::default();
+    ledger.add(till.ledger.clone());
+    cloud.end(&Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
+
+#[test]
+fn readiness_says_that_the_raw_topic_is_not_there() {
+    let sandbox = Sandbox::new();
+    let kafka = Kafka::start(&sandbox);
+    let bootstrap = kafka.address();
+    let hub = Hub::start(&sandbox, HubOptions::with(&["--kafka", &bootstrap, "--kafka-raw-topic", "pos"]));
+    let said = || get_json(&hub.url("/readyz")).unwrap_or_default();
+    let missing = format!("kafka_raw_topic: there is no topic pos at {bootstrap}");
+    wait_until("it says so", || hub.log_tail(), || said() == json!({"status": "ok", "but": missing}));
+    kafka.create_topic("pos", 1);
+    wait_until("it says no more", || hub.log_tail(), || said() == json!({"status": "ok"}));
+}
