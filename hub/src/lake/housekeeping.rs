@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const CHECKPOINT_EVERY: i64 = 100;
 /// Where no gold is committed, things are kept small so often all the same.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
-/// Time between two looks for files and log entries that nobody needs any more.
+/// Time between two looks for files and log entries that nobody needs any more; less where files are kept for less than twice that.
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 /// The schedule.
@@ -58,7 +58,7 @@ impl Housekeeping {
             table.catch_up().await?;
             compact(table, &CompactionPolicy::default()).await?;
         }
-        let clean = self.cleaned.elapsed() >= CLEAN_EVERY;
+        let clean = self.cleaned.elapsed() >= CLEAN_EVERY.min(tables.gold.lake.retention().deleted_files / 2);
         for table in tables.all() {
             table.checkpoint_if_due(CHECKPOINT_EVERY).await?;
             if clean {

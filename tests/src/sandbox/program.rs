@@ -2,6 +2,7 @@
 
 use super::process::{Process, tail};
 use super::wait_until;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -10,18 +11,33 @@ pub struct Program {
     name: String,
     log: PathBuf,
     process: Option<Process>,
+    environment: BTreeMap<String, String>,
 }
 
 impl Program {
     /// One that has not been started yet.
     pub fn new(name: &str, log: PathBuf) -> Self {
-        Self { name: name.to_owned(), log, process: None }
+        Self { name: name.to_owned(), log, process: None, environment: BTreeMap::new() }
+    }
+
+    /// What its next lives find in their environment under a name, beside the rest; `None`: nothing more.
+    pub fn set_environment(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => self.environment.insert(name.to_owned(), value),
+            None => self.environment.remove(name),
+        };
     }
 
     /// Starts it, after its end.
-    pub fn start(&mut self, command: Command) {
+    pub fn start(&mut self, mut command: Command) {
         self.process = None;
+        command.envs(&self.environment);
         self.process = Some(Process::start(&self.name, command, &self.log));
+    }
+
+    /// Waits until it is ready, which `ready` tells from what its present life has printed.
+    pub fn wait_ready(&mut self, ready: impl FnMut(&str) -> bool) {
+        self.process.as_mut().expect("it was started").wait_ready(ready);
     }
 
     /// Waits until `found` finds in a file what the program writes there at its start.
@@ -53,6 +69,11 @@ impl Program {
         self.process.take().expect("it runs").terminate()
     }
 
+    /// SIGTERM, without waiting for its end.
+    pub fn ask_to_stop(&self) {
+        self.process.as_ref().expect("it runs").ask_to_stop();
+    }
+
     /// SIGSTOP.
     pub fn freeze(&self) {
         self.process.as_ref().expect("it runs").freeze();
@@ -81,6 +102,26 @@ impl Program {
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// How its present life has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
+    /// Whether it stands still, by whomever it was stopped.
+    pub fn stands_still(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::stands_still)
+    }
+
+    /// What it printed in its present life.
+    pub fn log_of_this_life(&self) -> String {
+        self.process.as_ref().map(Process::printed).unwrap_or_default()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The end of its log.
