@@ -42,6 +42,9 @@ enum Command {
         /// Where the tables are: a folder, or an object store's URL
         #[arg(long, value_name = "ROOT", env = "ONHAND_HUB_LAKE")]
         lake: String,
+        /// Also every older version of gold that can still be opened, against the silver that it names
+        #[arg(long)]
+        every_version: bool,
     },
     /// Shows rows of a table
     Show(crate::show::ShowArgs),
@@ -101,9 +104,9 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        Command::Verify { lake } => on_runtime(async {
+        Command::Verify { lake, every_version } => on_runtime(async {
             let mut progress = |step: &str| eprintln!("{step} ...");
-            Ok(ExitCode::from(crate::lake::verify::run_verify(&lake, &mut progress).await))
+            Ok(ExitCode::from(crate::lake::verify::run_verify(&lake, every_version, &mut progress).await))
         }),
         Command::Show(args) => {
             on_runtime(async { crate::show::run(&args, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS) })

@@ -87,6 +87,23 @@ pub fn verify(lake: &Path) -> (i32, String) {
     (ran.code, ran.output())
 }
 
+/// As [`verify`], with every version of gold that can still be opened.
+pub fn verify_every_version(lake: &Path) -> (i32, String) {
+    let ran = run(Command::new(binary("onhand-hub")).args(["verify", "--every-version", "--lake"]).arg(lake));
+    (ran.code, ran.output())
+}
+
+/// Has every version of gold compared: none may differ, and none be skipped. Returns how many there are.
+///
+/// # Panics
+/// If it is otherwise.
+pub fn judge_every_version(lake: &Path) -> u64 {
+    let (code, output) = verify_every_version(lake);
+    let compared = output.lines().find_map(|line| line.strip_suffix(" gold versions compared, 0 skipped, 0 differing"));
+    let compared = compared.filter(|_| code == 0).unwrap_or_else(|| panic!("verify --every-version: {output}"));
+    compared.parse().expect("a number of versions")
+}
+
 /// As [`verify`], wherever the lake is, with the environment that leads there.
 pub fn verify_at(lake: &str, environment: &[(String, String)]) -> (i32, String) {
     let mut command = Command::new(binary("onhand-hub"));
@@ -132,6 +149,33 @@ pub fn ask_lake(lake: &Path, sql: &str) -> Vec<Vec<Value>> {
 /// The one number that a SQL query over the lake gives.
 pub fn number_in_lake(lake: &Path, sql: &str) -> i64 {
     ask_lake(lake, sql)[0][0].as_i64().unwrap_or_else(|| panic!("{sql} gives no number"))
+}
+
+/// A row of silver/quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Where it came from.
+    pub source: String,
+    /// Why it was refused.
+    pub reason: String,
+    /// The field, or whatever else there is to say.
+    pub detail: String,
+    /// What was refused.
+    pub payload: Vec<u8>,
+}
+
+/// All rows of silver/quarantine, the oldest first.
+pub fn quarantined(lake: &Path) -> Vec<Quarantined> {
+    let rows = ask_lake(lake, "SELECT source, reason, detail, hex(payload) FROM quarantine ORDER BY received_at");
+    let row = |row: Vec<Value>| {
+        let [source, reason, detail, payload] = row.as_slice() else { panic!("{row:?} has four columns") };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let digits = text(payload);
+        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+        let payload = (0..digits.len()).step_by(2).map(byte).collect();
+        Quarantined { source: text(source), reason: text(reason), detail: text(detail), payload }
+    };
+    rows.into_iter().map(row).collect()
 }
 
 /// All rows of silver's events and of gold, in an order of their own.

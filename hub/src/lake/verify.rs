@@ -4,6 +4,12 @@
 //! restatements, and reads nothing but the tables. Gold's newest commit names the silver versions that it reflects; those
 //! are read, whatever came later.
 
+mod every_version;
+mod history;
+mod replica;
+
+pub use every_version::{EveryVersion, every_version};
+
 use super::log::{LiveFile, REFLECTS_KEY, Table};
 use super::marks::{Reflected, Versions};
 use super::read::{ints, longs, micros, strings};
@@ -150,18 +156,23 @@ async fn verify_group(
     compare(gold, group, &mut expected, result).await
 }
 
-/// Runs [`verify`] for the command line, prints what came out, and returns the exit status: 0 equal, 1 differs,
-/// 2 cannot tell.
-pub async fn run_verify(root: &str, progress: &mut (dyn FnMut(&str) + Send)) -> u8 {
-    let verified = match Lake::existing(root, Retention::default()) {
-        Ok(lake) => verify(&lake, progress).await,
-        Err(error) => Err(error),
-    };
-    match verified {
-        Ok(result) => {
-            println!("{result}");
-            u8::from(!result.is_equal())
+/// Runs [`verify`] for the command line, and [`every_version`] if that is wanted, prints what came out, and returns the exit
+/// status: 0 equal, 1 differs, 2 cannot tell.
+pub async fn run_verify(root: &str, every: bool, progress: &mut (dyn FnMut(&str) + Send)) -> u8 {
+    let verified = async {
+        let lake = Lake::existing(root, Retention::default())?;
+        let newest = verify(&lake, progress).await?;
+        println!("{newest}");
+        let mut equal = newest.is_equal();
+        if every {
+            let all = every_version(&lake, progress).await?;
+            println!("{all}");
+            equal &= all.differing == 0;
         }
+        Ok::<_, anyhow::Error>(equal)
+    };
+    match verified.await {
+        Ok(equal) => u8::from(!equal),
         Err(error) => {
             eprintln!("cannot tell: {error:#}");
             2
@@ -501,7 +512,7 @@ mod tests {
         assert!(result.is_equal(), "{result}");
         assert_eq!((result.rows_compared, result.changes, result.counts), (4, 8, 5));
         assert!(result.to_string().contains("4 rows compared, 0 differing"));
-        assert_eq!(run_verify(lake.root(), &mut |_| ()).await, 0);
+        assert_eq!(run_verify(lake.root(), false, &mut |_| ()).await, 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -516,7 +527,7 @@ mod tests {
                 "store 1 item 10: gold has 50 + -2 = 48 at 2021-01-01T01:00:00.000Z, the rule gives 50 + -3 = 47 at 2021-01-01T01:00:00.000Z"
             ]
         );
-        assert_eq!(run_verify(lake.root(), &mut |_| ()).await, 1);
+        assert_eq!(run_verify(lake.root(), false, &mut |_| ()).await, 1);
 
         let mut wrong = GOLD;
         wrong[1].4 += 1;
@@ -558,8 +569,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_cannot_be_told_is_said() {
         let (_empty, lake) = samples::lake();
-        assert_eq!(run_verify(lake.root(), &mut |_| ()).await, 2, "no gold");
-        assert_eq!(run_verify("/nowhere/at/all", &mut |_| ()).await, 2, "no lake");
+        assert_eq!(run_verify(lake.root(), false, &mut |_| ()).await, 2, "no gold");
+        assert_eq!(run_verify("/nowhere/at/all", false, &mut |_| ()).await, 2, "no lake");
         let (_, lake, _folder) = verified(&CHANGES, &COUNTS, &LATEST, &GOLD).await;
         let mut table = Table::open(&lake, TableName::InventoryChange).await.unwrap();
         table.write_checkpoint().await.unwrap();

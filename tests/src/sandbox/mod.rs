@@ -7,6 +7,7 @@
 
 mod agent;
 mod azurite;
+mod clock;
 mod http;
 mod hub;
 mod kafka;
@@ -16,9 +17,11 @@ mod part;
 mod process;
 mod program;
 mod s3;
+mod wire;
 
 pub use agent::Agent;
 pub use azurite::Azurite;
+pub use clock::Clock;
 pub use http::{Answer, client, get, get_json, get_within, post, post_by};
 use hub::hash_password;
 pub use hub::{Hub, HubOptions};
@@ -29,6 +32,7 @@ pub use part::Part;
 pub use process::{Process, binary, free_port, lasting_port, run, target_folder};
 pub use program::Program;
 pub use s3::S3;
+pub use wire::{FrameFaults, Meddled, Vanishing, Wire};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
