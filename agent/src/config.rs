@@ -14,6 +14,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -172,6 +174,9 @@ pub(crate) struct Config {
 /// once a second, so this is also what an agent sends in a second at most.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
+/// Largest file that a setting may name, in bytes. They hold passwords, certificates, keys.
+const MAX_FILE: u64 = 1024 * 1024;
+
 /// Puts the sources together and validates the whole.
 ///
 /// # Errors
@@ -188,7 +193,15 @@ pub(crate) fn load(
         }
         sources = sources.merge(Toml::file_exact(file));
     }
-    let sources = sources.merge(Named("the environment", environment)).merge(Named("flags", flags));
+    load_over(sources, flags, environment)
+}
+
+/// What environment and flags say, over what the file says.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_over(file: Figment, flags: &Given, environment: BTreeMap<String, String>) -> anyhow::Result<Config> {
+    let sources = file.merge(Named("the environment", environment)).merge(Named("flags", flags));
     let given: Given = sources.extract().map_err(|e| anyhow!("{}{e}", setting_of(&e)))?;
     Reader { sources: &sources }.config(&given)
 }
@@ -368,7 +381,15 @@ impl Reader<'_> {
     }
 
     fn file(&self, name: &str, path: &Text) -> anyhow::Result<Vec<u8>> {
-        std::fs::read(&path.0).map_err(|e| anyhow!("{name}: cannot read {}: {e}{}", path.0, self.source(name)))
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(&path.0)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+            match bytes.len() as u64 {
+                ..=MAX_FILE => Ok(bytes),
+                _ => Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes"))),
+            }
+        };
+        read().map_err(|e| anyhow!("{name}: cannot read {}: {e}{}", path.0, self.source(name)))
     }
 
     fn source(&self, name: &str) -> String {

@@ -8,6 +8,8 @@ mod cli;
 mod committer;
 mod config;
 mod folders;
+#[cfg(test)]
+mod hostile;
 mod hub_url;
 mod intake;
 mod metrics;

@@ -22,6 +22,7 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const MAX_PACKET: usize = frame::MAX_BYTES + 1024;
 /// Publishes that wait inside the client, at most: memory, and what a rewind comes behind.
 const MAX_QUEUED: usize = 32;
+/// Bytes of frames that the client holds, at most; one frame may always be there. It keeps each until its PUBACK, which comes
+/// within a round trip. After a long outage frames are large: a whole window of them would be 8 MiB, at every ack anew.
+const MAX_HELD_BYTES: usize = 1024 * 1024;
 const TICK: Duration = Duration::from_millis(250);
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -120,12 +124,44 @@ struct Uplink {
     taken_over: bool,
 }
 
-/// A client, and how many of its publishes have not left yet.
+/// A client, and what it holds.
 struct Link {
     client: AsyncClient,
     connected: bool,
-    queued: usize,
+    held: Held,
     last_status: Instant,
+}
+
+/// What the client holds of its publishes.
+#[derive(Debug, Default)]
+struct Held {
+    /// How many have not left yet.
+    queued: usize,
+    /// Sizes of those without a PUBACK, in their order.
+    sizes: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn has_room(&self, size: usize) -> bool {
+        self.queued < MAX_QUEUED && (self.bytes == 0 || self.bytes + size <= MAX_HELD_BYTES)
+    }
+
+    fn add(&mut self, size: usize) {
+        self.queued += 1;
+        self.sizes.push_back(size);
+        self.bytes += size;
+    }
+
+    /// The oldest that was queued has left.
+    fn left(&mut self) {
+        self.queued = self.queued.saturating_sub(1);
+    }
+
+    /// The oldest was acknowledged: PUBACKs come in the order of their publishes.
+    fn acknowledged(&mut self) {
+        self.bytes -= self.sizes.pop_front().unwrap_or(0);
+    }
 }
 
 impl Uplink {
@@ -144,7 +180,7 @@ impl Uplink {
             Some((event, event_loop))
         });
         let mut events = std::pin::pin!(events);
-        let mut link = Link { client, connected: false, queued: 0, last_status: Instant::now() };
+        let mut link = Link { client, connected: false, held: Held::default(), last_status: Instant::now() };
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let outbox = Arc::clone(&self.outbox);
@@ -204,8 +240,12 @@ impl Uplink {
                 self.metrics.denied.inc();
                 Err(format!("a publish was denied: {:?}", ack.reason))
             }
+            Event::Incoming(Packet::PubAck(_)) => {
+                link.held.acknowledged();
+                Ok(())
+            }
             Event::Outgoing(Outgoing::Publish(_)) => {
-                link.queued = link.queued.saturating_sub(1);
+                link.held.left();
                 Ok(())
             }
             _ => Ok(()),
@@ -273,16 +313,16 @@ impl Uplink {
     }
 
     fn send_what_may_go(&mut self, link: &mut Link) -> Result<(), OutboxError> {
-        while link.queued < MAX_QUEUED {
+        while link.held.has_room(0) {
             let Some(info) = self.outbox.next_after(self.window.cursor())? else { return Ok(()) };
-            if !self.window.may_send(info.len as usize) {
+            if !self.window.may_send(info.len as usize) || !link.held.has_room(info.len as usize) {
                 return Ok(());
             }
             let sealed = Bytes::from(self.outbox.seal(&self.agent, &info)?);
             if link.client.try_publish(topics::frames(&self.agent), QoS::AtLeastOnce, false, sealed).is_err() {
                 return Ok(());
             }
-            link.queued += 1;
+            link.held.add(info.len as usize);
             self.metrics.frames_sent.inc();
             self.window.sent(info.key, info.last_seq(), info.len as usize, Instant::now());
         }
@@ -294,7 +334,7 @@ impl Uplink {
         let status = self.reporter.for_hub(online);
         // A full queue means that more important things are under way.
         if link.client.try_publish(topics::status(&self.agent), QoS::AtLeastOnce, true, status).is_ok() {
-            link.queued += 1;
+            link.held.add(0);
         }
     }
 

@@ -66,7 +66,10 @@ macro_rules! integer_id {
         impl std::str::FromStr for $name {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
-                let value: i64 = text.trim().parse().map_err(|_| format!("{text:?} is not an integer"))?;
+                let value: i64 = text.trim().parse().map_err(|_| {
+                    let shown: String = text.chars().take(32).collect();
+                    format!("{shown:?} is not an integer")
+                })?;
                 Self::try_from(value).map_err(|e| e.to_string())
             }
         }

@@ -57,6 +57,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = From::Silver)]
         from: From,
     },
+    /// What was refused: lists it, shows it, hands it in again
+    #[command(subcommand)]
+    Quarantine(crate::quarantine::QuarantineCommand),
     /// Reads a password from standard input and prints its hash, for the file of agents
     HashPassword,
 }
@@ -111,6 +114,9 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Show(args) => {
             on_runtime(async { crate::show::run(&args, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS) })
         }
+        Command::Quarantine(command) => on_runtime(async {
+            crate::quarantine::run(&command, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS)
+        }),
         Command::Rebuild { lake, from } => on_runtime(crate::lake::rebuild::run(&lake, from == From::Bronze)),
         Command::HashPassword => {
             let password = read_password()?;

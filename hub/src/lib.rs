@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod count_files;
 pub mod gateway;
+#[cfg(test)]
+mod hostile;
 pub mod kafka;
 pub mod lake;
 pub mod life;
@@ -12,6 +14,7 @@ pub mod metrics;
 mod mqtt_side;
 pub mod ownership;
 pub mod pipeline;
+pub mod quarantine;
 mod rarely;
 pub mod reference;
 mod roles;

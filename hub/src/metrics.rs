@@ -90,7 +90,8 @@ impl Sources {
         out.counter("changes", "Lines of transactions that were new", &s.changes)?;
         out.counter("counts", "Counts of shelves that were new", &s.counts)?;
         out.counter("duplicates", "Lines and counts that had been taken before", &s.duplicates)?;
-        out.counter("quarantined", "Rows put into quarantine", &s.quarantined)
+        out.counter("quarantined", "Rows put into quarantine", &s.quarantined)?;
+        out.counter("replayed", "Rows of the quarantine that were handed in again and taken", &s.replayed)
     }
 
     fn commits(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -140,6 +140,11 @@ impl Pipeline {
         (verdict, progress.durable(&frame.agent_id, frame.epoch))
     }
 
+    /// A frame of this agent came damaged, whichever it was.
+    pub fn came_damaged(&self, agent: &AgentId) {
+        self.progress.lock().came_damaged(agent);
+    }
+
     /// Takes events of one source: each reaches its store. Waits while too much awaits a commit.
     ///
     /// # Errors

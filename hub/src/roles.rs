@@ -9,6 +9,7 @@ use crate::kafka::processor::Processor;
 use crate::kafka::{EventTopic, KafkaSettings};
 use crate::lake::count_file_log::CountFileLog;
 use crate::mqtt_side;
+use crate::quarantine::{Replayer, Way};
 use crate::stats::HubStats;
 use crate::supervision::{self, asked_by_signal, habits, say_addresses, surroundings};
 use crate::web::{self, WebState};
@@ -107,6 +108,8 @@ async fn processor(config: HubConfig) -> Result<()> {
     let stop = CancellationToken::new();
     let reload = Arc::clone(&around.reload_reference);
     let (leads, leading) = watch::channel(None);
+    let way = Way::Topic(settings.clone(), Arc::clone(&around.stats));
+    Replayer { lake: around.lake.clone(), way, leading: leading.clone() }.start(stop.clone());
     if let Some(place) = &config.count_files {
         let folder = Folder::open(place).context("count_files")?;
         let destination = Destination::Topic(EventTopic::connect(&settings, Arc::clone(&around.stats)).await?);

@@ -180,7 +180,7 @@ async fn write_json(query: &Query, lake: &Lake, out: &mut (dyn Write + Send)) ->
     out.write_all(end.as_bytes()).context("write JSON")
 }
 
-fn text(cell: &Cell<'_>) -> String {
+pub(crate) fn text(cell: &Cell<'_>) -> String {
     match cell {
         Cell::Null => String::new(),
         Cell::Number(number) => number.to_string(),
@@ -189,7 +189,7 @@ fn text(cell: &Cell<'_>) -> String {
     }
 }
 
-fn for_people(cell: &Cell<'_>) -> String {
+pub(crate) fn for_people(cell: &Cell<'_>) -> String {
     match cell {
         Cell::Bytes(bytes) if std::str::from_utf8(bytes).is_err() && bytes.len() > BYTES_FOR_PEOPLE => {
             format!("{}… ({} bytes)", hex(&bytes[..BYTES_FOR_PEOPLE]), bytes.len())

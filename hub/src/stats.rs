@@ -20,6 +20,8 @@ pub struct HubStats {
     pub duplicates: AtomicU64,
     /// Rows put into quarantine.
     pub quarantined: AtomicU64,
+    /// Rows of the quarantine that were handed in again and taken.
+    pub replayed: AtomicU64,
     /// Silver commits.
     pub silver_commits: AtomicU64,
     /// Rows they appended.

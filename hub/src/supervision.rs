@@ -14,6 +14,7 @@ use crate::life::{Habits, Life, Surroundings};
 use crate::mqtt_side;
 use crate::ownership::Ownership;
 use crate::pipeline::Pipeline;
+use crate::quarantine::{Replayer, ReplayerRunning, Way};
 use crate::stats::HubStats;
 use crate::web::{self, WebState};
 use anyhow::{Context, Result};
@@ -34,7 +35,7 @@ struct Hub {
     around: Surroundings,
     acks: AckBoard,
     pipeline: watch::Sender<Option<Arc<Pipeline>>>,
-    /// The same, for the loader of count files.
+    /// The same, for the loader of count files and for replays.
     leads: watch::Sender<Option<Leading>>,
     /// There has been a pipeline: from now on trouble is waited out.
     came_up: AtomicBool,
@@ -128,11 +129,13 @@ impl Hub {
                 Some(loader.start(stop_intake.clone()))
             }
         };
+        let (lake, leading) = (self.around.lake.clone(), self.leads.subscribe());
+        let replays = Replayer { lake, way: Way::Stores, leading }.start(stop_intake.clone());
         let ended = {
             let mut lives = std::pin::pin!(self.live(&stop_cycle));
             tokio::select! {
                 ended = &mut lives => ended,
-                () = self.asked_to_stop(count_files.as_ref()) => {
+                () = self.asked_to_stop(count_files.as_ref(), &replays) => {
                     tracing::info!("stopping: no more is taken, what was taken is committed");
                     stop_intake.cancel();
                     let _ = tokio::time::timeout(Duration::from_secs(10), gateway).await;
@@ -147,7 +150,7 @@ impl Hub {
     }
 
     /// Resolves when the hub should stop.
-    async fn asked_to_stop(&self, count_files: Option<&CountFilesRunning>) {
+    async fn asked_to_stop(&self, count_files: Option<&CountFilesRunning>, replays: &ReplayerRunning) {
         if !self.config.once {
             return asked_by_signal(&self.around.reload_reference).await;
         }
@@ -156,6 +159,7 @@ impl Hub {
         if let Some(count_files) = count_files {
             count_files.first_pass().await;
         }
+        replays.first_pass().await;
     }
 
     /// One life of the pipeline after another.

@@ -2,12 +2,13 @@
 
 use crate::agent_client::AgentClient;
 use crate::dataset::Dataset;
+use crate::delivery::{self, Known, Step};
 use crate::demo::{self, DemoOptions};
 use crate::generate::{self, Plan};
 use crate::load::{self, LoadOptions};
 use crate::replay::{self, Speed};
 use crate::{children, summary};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,12 +119,34 @@ async fn run_replay(options: ReplayOptions) -> anyhow::Result<bool> {
         .map(|url| AgentClient::new(url).context("--agent"))
         .collect::<anyhow::Result<Vec<AgentClient>>>()?;
     let dir = options.dataset;
+    if let Some(steps) = delivery::read(&dir)? {
+        return run_delivery(&steps, &agents, options.speed).await;
+    }
     let dataset = tokio::task::spawn_blocking(move || Dataset::read(&dir)).await??;
     let bar = summary::rate_bar("rows", dataset.rows());
     let shown = bar.clone();
     let outcome = replay::replay(dataset, &agents, options.speed, move |rows| shown.inc(rows)).await?;
     bar.finish_and_clear();
     println!("{}", summary::facts(&summary::outcome_facts(&outcome, options.speed)));
+    Ok(outcome.refused == 0)
+}
+
+async fn run_delivery(steps: &[Step], agents: &[AgentClient], speed: Speed) -> anyhow::Result<bool> {
+    ensure!(speed == Speed::Max, "{}: is delivered at --speed max only", delivery::DELIVERY_FILE);
+    let mut served = delivery::Served::new();
+    for (index, agent) in agents.iter().enumerate() {
+        for store in agent.state_when_there().await.stores {
+            served.entry(store).or_insert([index; 2])[1] = index;
+        }
+    }
+    let bar = summary::rate_bar("documents", steps.len() as u64);
+    let renew = async |_: &Known| {
+        tracing::warn!("here the reference data changes, in a hub's folder that cannot be reached from here");
+        Ok(())
+    };
+    let outcome = delivery::deliver(steps, agents, &served, renew, |documents| bar.inc(documents)).await?;
+    bar.finish_and_clear();
+    println!("{}", summary::facts(&summary::outcome_facts(&outcome, speed)));
     Ok(outcome.refused == 0)
 }
 
@@ -139,6 +162,7 @@ mod tests {
             "x demo",
             "x demo --days 3 --stores 3 --items 10 --agents 2 --speed 10 --data d --http 127.0.0.1:0 --exit",
             "x demo --dataset d --agents 2 --speed 10",
+            "x generate --out d --strange --stores 3",
             "x generate --out d --days 30 --stores 2 --items 1000 --seed 42",
             "x replay --dataset d --agent http://a http://b --speed max",
             "x load --hub mqtt://h:1883 --stores 5 --rate 100 --duplicates 0.1 --reorder 5% --offline 10%",

@@ -3,6 +3,7 @@
 use crate::agent_client::AgentClient;
 use crate::children::{self, ChildProcess, Program};
 use crate::dataset::Dataset;
+use crate::delivery::{self, Known, Step};
 use crate::folder;
 use crate::generate::{self, Plan};
 use crate::replay::{self, Outcome, Speed};
@@ -90,11 +91,20 @@ async fn run(
     let http = http_address(options.http)?;
     let spinner = summary::waiting("starting the hub and its agents");
     let hub_url = format!("http://{http}");
-    let mqtt = tree.start_hub(lake, dataset_dir, http)?;
+    let steps = delivery::read(dataset_dir)?;
+    let reference = match &steps {
+        Some(steps) => first_reference(steps, dataset_dir, &tree.data)?,
+        None => dataset_dir.to_owned(),
+    };
+    let mqtt = tree.start_hub(lake, &reference, http)?;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
     tree.unless_one_dies(ready(&client, &hub_url)).await?;
     let count = options.agents.map_or(AGENTS.min(dataset.stores.len()), |n| n as usize);
-    let deal = deal(&dataset, count);
+    let deal = match &steps {
+        // Each store has a second agent.
+        Some(_) => vec![dataset.stores.keys().map(|id| id.get()).collect(); count.max(2)],
+        None => deal(&dataset, count),
+    };
     let addresses: Vec<PathBuf> = tree.start_agents(&deal, mqtt)?;
     let agents = tree.unless_one_dies(agents_ready(&addresses)).await?;
     spinner.finish_and_clear();
@@ -105,11 +115,31 @@ async fn run(
     );
 
     let began = Instant::now();
-    let bar = summary::rate_bar("rows", dataset.rows());
-    let shown = bar.clone();
-    let replay = replay::replay(dataset, &agents, options.speed, move |rows| shown.inc(rows));
-    let outcome = tree.unless_one_dies(replay).await?;
-    bar.finish_and_clear();
+    let outcome = match steps {
+        Some(steps) => {
+            ensure!(options.speed == Speed::Max, "{}: is delivered at --speed max only", delivery::DELIVERY_FILE);
+            let bar = summary::rate_bar("documents", steps.len() as u64);
+            let served = deal[0].iter().enumerate();
+            let served = served.map(|(at, id)| (*id, [at % agents.len(), (at + 1) % agents.len()])).collect();
+            let renew = async |known: &Known| {
+                known.write(&reference)?;
+                client.post(format!("{hub_url}/v1/reference/reload")).send().await?.error_for_status()?;
+                Ok(())
+            };
+            let delivery = delivery::deliver(&steps, &agents, &served, renew, |documents| bar.inc(documents));
+            let outcome = tree.unless_one_dies(delivery).await?;
+            bar.finish_and_clear();
+            outcome
+        }
+        None => {
+            let bar = summary::rate_bar("rows", dataset.rows());
+            let shown = bar.clone();
+            let replay = replay::replay(dataset, &agents, options.speed, move |rows| shown.inc(rows));
+            let outcome = tree.unless_one_dies(replay).await?;
+            bar.finish_and_clear();
+            outcome
+        }
+    };
     let spinner = summary::waiting("waiting until everything is in gold");
     let pipeline = tree.unless_one_dies(settled(&client, &hub_url, &agents, &spinner)).await?;
     let whole = began.elapsed();
@@ -138,6 +168,18 @@ async fn run(
         println!("Stopping.");
     }
     Ok(good)
+}
+
+/// The folder of the reference data where that changes on the way: as it is before the first event.
+fn first_reference(steps: &[Step], dataset_dir: &Path, data: &Path) -> anyhow::Result<PathBuf> {
+    let folder = data.join("reference");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let items = dataset_dir.join("item.txt");
+    fs::copy(&items, folder.join("item.txt")).with_context(|| format!("copy {}", items.display()))?;
+    if let Some(Step::Reference(known)) = steps.first() {
+        known.write(&folder)?;
+    }
+    Ok(folder)
 }
 
 async fn generate_into(plan: &Plan, dir: &Path) -> anyhow::Result<()> {

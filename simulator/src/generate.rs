@@ -5,6 +5,7 @@
 
 use crate::rhythm;
 use crate::store_sim::{self, Book, Pickup, PickupPoint, Shelf, StorePlan};
+use crate::strange;
 use anyhow::{Context, bail, ensure};
 use onhand_common::accelerator::{self, ChangeWriter, CountWriter};
 use onhand_common::{Count, Item, Store, StoreId, Timestamp, Transaction};
@@ -55,6 +56,11 @@ pub struct Plan {
     /// Days from one full count to the next.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub count_every: u32,
+    /// Make it strange: late, split and repeated documents, corrections, ids that two stores share, new and renamed stores,
+    /// change types and items that nobody knows; how it arrives stands in delivery.ndjson.
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strange: bool,
 }
 
 impl Default for Plan {
@@ -69,6 +75,7 @@ impl Default for Plan {
             assortment: None,
             hot_stores: 0,
             count_every: 5,
+            strange: false,
         }
     }
 }
@@ -169,6 +176,9 @@ fn write_all(plan: &Plan, dir: &Path, progress: &mut impl FnMut(u32)) -> anyhow:
         book.changes.finish()?;
         book.counts.finish()?;
         progress(index as u32 + 1);
+    }
+    if plan.strange {
+        strange::make_strange(dir, plan.seed)?;
     }
     serde_json::to_writer_pretty(create(PLAN_FILE)?, plan)?;
     Ok(made)

@@ -4,6 +4,7 @@ mod agent_client;
 mod children;
 mod cli;
 mod dataset;
+mod delivery;
 mod demo;
 mod folder;
 mod generate;
@@ -12,6 +13,7 @@ mod load;
 mod replay;
 mod rhythm;
 mod store_sim;
+mod strange;
 mod summary;
 #[cfg(test)]
 mod test_agent;

@@ -18,17 +18,17 @@ class LogError(Exception):
 
 
 class Table:
-    """A table at its newest version."""
+    """A table at a version; the newest, if none is named."""
 
-    def __init__(self, folder, connection):
+    def __init__(self, folder, connection, at=None):
         self.folder = Path(folder)
         self.files = {}
         self.metadata = None
         self.protocol = None
         self.version = -1
-        self._replay(connection)
+        self._replay(connection, at)
 
-    def _replay(self, connection):
+    def _replay(self, connection, at):
         log = self.folder / "_delta_log"
         if not log.is_dir():
             raise LogError(f"{self.folder} is no Delta table: it has no _delta_log")
@@ -40,6 +40,9 @@ class Table:
             named = json.loads(hint.read_text())["version"]
             if named not in checkpoints:
                 raise LogError(f"{hint} names version {named}, of which there is no checkpoint")
+        if at is not None:
+            entries = [version for version in entries if version <= at]
+            checkpoints = [version for version in checkpoints if version <= at]
         if checkpoints:
             self._read_checkpoint(log / f"{checkpoints[-1]:020}.checkpoint.parquet", connection)
             self.version = checkpoints[-1]

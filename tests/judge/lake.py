@@ -20,6 +20,9 @@ TABLES = {
     "ops/count_files": (
         "name VARCHAR, size BIGINT, modified TIMESTAMPTZ, rows BIGINT, planned_at TIMESTAMPTZ, error VARCHAR, "
         "batch BIGINT, after BIGINT", None),
+    "ops/quarantine_replay": (
+        "quarantine_id VARCHAR, received_at TIMESTAMPTZ, source VARCHAR, replay_id VARCHAR, written_at TIMESTAMPTZ, "
+        "state VARCHAR, detail VARCHAR, payload BLOB", None),
     "gold/inventory_current": (
         "item_id INTEGER, snapshot_quantity INTEGER, change_quantity BIGINT, current_inventory BIGINT, "
         "date_time TIMESTAMPTZ", "store_id INTEGER"),

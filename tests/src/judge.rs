@@ -178,6 +178,14 @@ pub fn quarantined(lake: &Path) -> Vec<Quarantined> {
     rows.into_iter().map(row).collect()
 }
 
+/// Has delta-rs, Polars and DuckDB open a table; they read it, as it was, once `go` is there. The program prints what came
+/// of it; `column` is summed.
+pub fn slow_reader(table: &Path, column: &str, go: &Path) -> Command {
+    let mut command = python("slow_reader.py");
+    command.arg(table).arg(column).arg(go);
+    command
+}
+
 /// All rows of silver's events and of gold, in an order of their own.
 pub fn all_rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
     ["inventory_change", "inventory_snapshot", "inventory_current", "latest_inventory_snapshot"]

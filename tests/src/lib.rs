@@ -7,6 +7,7 @@
 pub mod build;
 pub mod judge;
 pub mod machine;
+pub mod quarantine;
 pub mod sandbox;
 pub mod tills;
 

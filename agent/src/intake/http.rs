@@ -8,11 +8,13 @@ use super::gate::Intake;
 use crate::committer::{Ready, Refusal};
 use actix_web::dev::Server;
 use actix_web::http::{StatusCode, header};
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::BytesMut;
 use futures::StreamExt;
 use onhand_common::Event;
 use onhand_common::accelerator::{FieldError, LineError, parse_count, parse_transaction, read_counts};
+use onhand_http::{Bounds, Connections, observe, receiving};
 use serde::Serialize;
 use serde_json::json;
 use std::net::TcpListener;
@@ -29,22 +31,31 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const SLICE: usize = 2_000;
 /// Refused entries that an answer names; the rest is counted.
 const MAX_NAMED: usize = 10_000;
-const MAX_CONNECTIONS: usize = 512;
+/// Entries after which others get their turn: a request may hold millions of them.
+const TURN: usize = 200;
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Bounds on connections; actix-web ends those that are idle a little earlier.
+const BOUNDS: Bounds = Bounds { most: 256, quiet: Duration::from_secs(80), unread: Duration::from_secs(45) };
 
 /// Serves until the returned server is stopped. Must be called inside an actix system.
 ///
 /// # Errors
 /// When the listener is not usable.
 pub(crate) fn serve(listener: TcpListener, intake: Intake) -> std::io::Result<Server> {
-    let server = HttpServer::new(move || App::new().app_data(web::Data::new(intake.clone())).configure(routes))
+    let connections = Connections::new(BOUNDS);
+    let opened = connections.clone();
+    let app = move || App::new().app_data(web::Data::new(intake.clone())).wrap(from_fn(observe)).configure(routes);
+    let server = HttpServer::new(app)
         .workers(2)
-        .max_connections(MAX_CONNECTIONS)
+        .max_connections(connections.accepted_at_most())
+        .on_connect(move |io, data| opened.opened(io, data))
         .client_request_timeout(Duration::from_secs(10))
         .client_disconnect_timeout(Duration::from_secs(2))
-        .keep_alive(Duration::from_secs(75))
+        .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(1)
         .disable_signals()
         .listen(listener)?;
+    actix_web::rt::spawn(connections.watch());
     Ok(server.run())
 }
 
@@ -172,6 +183,9 @@ impl<'a> Batch<'a> {
     async fn add(&mut self, entry: Result<Ready, (FieldError, Option<u64>)>) -> Result<(), Refusal> {
         let index = self.next_index;
         self.next_index += 1;
+        if self.next_index.is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
         match entry {
             Ok(event) => self.pending.push(event),
             Err((FieldError { field, reason }, line)) => {
@@ -253,6 +267,7 @@ async fn read_body(
         let text = "content-encoding: compressed bodies are not taken, send plain text";
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
+    let receiving = receiving(request);
     let reading = async {
         let mut body = BytesMut::new();
         let mut permit: Option<OwnedSemaphorePermit> = None;
@@ -282,7 +297,9 @@ async fn read_body(
         }
         Ok((body, permit))
     };
-    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    drop(receiving);
+    match read {
         Ok(done) => done,
         Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come within a minute")),
     }

@@ -1,6 +1,6 @@
 //! Where events come in: HTTP for tills and count sheets, a drop folder for files.
 
-mod documents;
+pub(crate) mod documents;
 mod drop_folder;
 mod gate;
 mod http;

@@ -279,3 +279,24 @@ async fn it_stops_at_once_while_the_hub_is_away() {
     s.stop.send(true).unwrap();
     s.running.await.unwrap();
 }
+
+#[test]
+fn what_the_client_holds_is_bounded_by_number_and_bytes() {
+    let mut held = Held::default();
+    assert!(held.has_room(2 * MAX_HELD_BYTES), "one frame may always go");
+    for _ in 0..4 {
+        held.add(MAX_HELD_BYTES / 4);
+        held.left();
+    }
+    assert!(held.has_room(0) && !held.has_room(1), "what has left is held until its PUBACK");
+    held.acknowledged();
+    assert!(held.has_room(MAX_HELD_BYTES / 4) && !held.has_room(MAX_HELD_BYTES / 4 + 1));
+    // A status is small, but it counts.
+    (0..MAX_QUEUED).for_each(|_| held.add(0));
+    assert!(!held.has_room(0));
+    (0..MAX_QUEUED).for_each(|_| held.left());
+    (0..MAX_QUEUED + 3).for_each(|_| held.acknowledged());
+    // PUBACKs of nothing do no harm.
+    held.acknowledged();
+    assert_eq!((held.queued, held.sizes.len(), held.bytes), (0, 0, 0));
+}

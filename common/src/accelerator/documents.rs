@@ -183,7 +183,9 @@ fn parse<'a, R: Deserialize<'a>, T>(
     explain(&tree)?;
     // Two fields of one name: the tree shows the last only.
     let why = serde_json::from_slice::<R>(bytes).err().map_or("cannot be read".to_owned(), |e| e.to_string());
-    Err(FieldError::new("document", why))
+    // It may repeat a whole text of the document.
+    let shown: String = why.chars().take(200).collect();
+    Err(FieldError::new("document", shown))
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,13 @@
 use crate::ids::IdError;
 use csv::ByteRecord;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
+
+/// Longest row, in bytes. A row is held in memory as a whole, with the place of each field in it: a file that is nothing but
+/// commas, or has a quote that nothing closes, would be one row.
+const MAX_ROW: u64 = 64 * 1024;
+/// What is read at a time.
+const BUFFER: usize = 64 * 1024;
 
 /// Why a file is not taken, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +72,7 @@ fn longer(stem: &str, prefix: &str) -> bool {
 
 /// Rows of a CSV file, with the places of the columns that were asked for.
 pub(super) struct Table<R, const N: usize> {
-    reader: csv::Reader<R>,
+    reader: csv::Reader<RowBound<R>>,
     names: [&'static str; N],
     places: [usize; N],
     width: usize,
@@ -88,8 +94,9 @@ pub(super) struct Row<'a, const N: usize> {
 impl<R: Read, const N: usize> Table<R, N> {
     /// Reads the header and looks for the columns `names` in it.
     pub(super) fn open(input: R, names: [&'static str; N]) -> Result<Self, LineError> {
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 16).from_reader(input);
+        let mut builder = csv::ReaderBuilder::new();
+        builder.has_headers(false).flexible(true).buffer_capacity(BUFFER);
+        let mut reader = builder.from_reader(RowBound { input, handed_out: 0, row_begins: 0 });
         let mut record = ByteRecord::new();
         let found = reader.read_byte_record(&mut record).map_err(|e| unreadable(&e, 1))?;
         let refuse = |reason: String| Err(LineError::new(1, "header", reason));
@@ -126,6 +133,7 @@ impl<R: Read, const N: usize> Table<R, N> {
     /// The next row; `None` at the end.
     pub(super) fn next_row(&mut self) -> Result<Option<Row<'_, N>>, LineError> {
         let before = self.reader.position().line() + self.line_offset;
+        self.reader.get_mut().row_begins = self.reader.position().byte();
         let read = self.reader.read_byte_record(&mut self.record);
         self.broken = read.is_err();
         if !read.map_err(|e| unreadable(&e, before))? {
@@ -144,6 +152,25 @@ impl<R, const N: usize> Table<R, N> {
     /// Whether reading itself failed: then no row follows.
     pub(super) fn is_broken(&self) -> bool {
         self.broken
+    }
+}
+
+/// A file's bytes, until a row is too long: asked for more within one row, it refuses.
+struct RowBound<R> {
+    input: R,
+    handed_out: u64,
+    row_begins: u64,
+}
+
+impl<R: Read> Read for RowBound<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.handed_out - self.row_begins > MAX_ROW {
+            let reason = format!("it is longer than {MAX_ROW} bytes (is there a quote that nothing closes?)");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        let read = self.input.read(into)?;
+        self.handed_out += read as u64;
+        Ok(read)
     }
 }
 
@@ -167,10 +194,11 @@ impl<const N: usize> Row<'_, N> {
         let text = self.text(column)?;
         text.parse::<i32>().map_err(|e| {
             use std::num::IntErrorKind::{Empty, NegOverflow, PosOverflow};
+            let shown: String = text.chars().take(32).collect();
             match e.kind() {
                 Empty => self.refuse(column, "is missing"),
-                PosOverflow | NegOverflow => self.refuse(column, format!("{text} does not fit 32 bits")),
-                _ => self.refuse(column, format!("{:?} is not an integer", text.chars().take(32).collect::<String>())),
+                PosOverflow | NegOverflow => self.refuse(column, format!("{shown} does not fit 32 bits")),
+                _ => self.refuse(column, format!("{shown:?} is not an integer")),
             }
         })
     }
@@ -211,6 +239,21 @@ mod tests {
         ] {
             assert_eq!(file_kind(name), kind, "{name}");
         }
+    }
+
+    #[test]
+    fn a_row_has_a_greatest_length() {
+        let quoted = |len: usize| format!("a,b\n1,\"{}\"\n3,4\n", "x\n".repeat(len / 2));
+        let longest = quoted(MAX_ROW as usize - 8);
+        let mut table = Table::open(longest.as_bytes(), ["a", "b"]).unwrap();
+        assert_eq!(table.next_row().unwrap().unwrap().integer(0), Ok(1));
+        assert_eq!(table.next_row().unwrap().unwrap().integer(0), Ok(3));
+        let endless = quoted(64 * MAX_ROW as usize);
+        let mut table = Table::open(endless.as_bytes(), ["a", "b"]).unwrap();
+        let error = table.next_row().err().unwrap().to_string();
+        assert!(error.starts_with("line 2: row: cannot be read: it is longer than 65536 bytes"), "{error}");
+        assert!(table.is_broken());
+        assert!(open(",".repeat(1 << 20).as_bytes()).unwrap_err().contains("longer than 65536 bytes"));
     }
 
     fn open(bytes: &[u8]) -> Result<(), String> {

@@ -4,6 +4,7 @@ mod directory;
 mod identity_lookup;
 mod item_actor;
 mod item_state;
+mod limits;
 mod seen;
 mod store_actor;
 mod store_cut;
@@ -13,10 +14,11 @@ mod views;
 pub use directory::Directory;
 pub use identity_lookup::{DayRequest, IdentityLookup, Kind, Presence};
 pub use item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
+pub use limits::ActorLimits;
 pub use seen::{Identity, count_identity, line_identity};
 pub use store_actor::{
-    ActorLimits, Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared,
-    StoreUnavailable, TakeEvents, Taken,
+    Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
+    TakeEvents, Taken,
 };
 pub use store_cut::{Recount, StoreCut};
 pub use threads::ActorThreads;

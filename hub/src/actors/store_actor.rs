@@ -11,6 +11,7 @@
 use super::identity_lookup::{IdentityLookup, Kind};
 use super::item_actor::{Apply, CurrentInventory, ItemActor};
 use super::item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
+use super::limits::ActorLimits;
 use super::seen::{Seen, count_identity, line_identity};
 use super::store_cut::{Recount, StoreCut};
 use super::views::{ItemUpdate, ItemView, StoreSummary};
@@ -30,23 +31,6 @@ const MAILBOX: usize = 64;
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 /// Identities that a store keeps however many there are in all.
 const IDENTITIES_KEPT: usize = 4_096;
-
-/// Caps, over all stores of the process.
-#[derive(Debug, Clone)]
-pub struct ActorLimits {
-    /// Most live items.
-    pub live_items: usize,
-    /// An item that nothing happened to for so long is passivated.
-    pub idle_after: Duration,
-    /// Most remembered identities (32 bytes each, about).
-    pub identities: usize,
-}
-
-impl Default for ActorLimits {
-    fn default() -> Self {
-        Self { live_items: 100_000, idle_after: Duration::from_secs(300), identities: 16_000_000 }
-    }
-}
 
 /// What all stores of a process share.
 pub struct StoreShared {

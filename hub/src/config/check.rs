@@ -1,10 +1,9 @@
 //! From texts to settings that can be used, or a refusal that names the one that cannot.
 
 use super::given::{GivenConfig, Pair, Text};
-use super::{ConfigError, HubConfig, MqttSide, Role, TlsFiles};
+use super::{ConfigError, HubConfig, KafkaSettings, MqttSide, Role, TlsFiles};
 use crate::actors::ActorLimits;
 use crate::gateway::BrokerUrl;
-use crate::kafka::KafkaSettings;
 use crate::lake::{Retention, cloud};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -51,6 +50,7 @@ impl Checker<'_> {
                     retention.deleted_files,
                     365 * 100 * DAY,
                 )?,
+                look_every: self.duration("clean_interval", &given.clean_interval, retention.look_every, DAY)?,
             },
             mqtt: self.mqtt_side(given, role, insecure_open)?,
             agents: self.path("agents", &given.agents, Path::is_file, "is no file")?,

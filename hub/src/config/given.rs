@@ -161,6 +161,9 @@ given! {
     /// How long replaced data files stay: above the longest time a reader takes [default: 6h]
     #[arg(value_name = "DURATION")]
     file_retention,
+    /// How often files and log entries older than that are looked for, and removed [default: 10min]
+    #[arg(value_name = "DURATION")]
+    clean_interval,
     /// Which part of the cloud side this process is [default: all]
     #[arg(value_name = "all|gateway|processor")]
     role,

@@ -5,11 +5,12 @@
 
 mod check;
 mod given;
+mod kafka;
 
 pub use given::{GivenConfig, Pair, Text};
+pub use kafka::KafkaSettings;
 
 use crate::actors::ActorLimits;
-use crate::kafka::KafkaSettings;
 use crate::lake::Retention;
 use check::Checker;
 use figment::providers::{Format, Toml};
@@ -134,6 +135,18 @@ impl HubConfig {
             }
             figment = figment.merge(Toml::file_exact(path));
         }
+        Self::over(figment, flags, env)
+    }
+
+    /// What environment and flags say, over what the file says.
+    ///
+    /// # Errors
+    /// As [`HubConfig::load`].
+    pub(crate) fn over(
+        file: Figment,
+        flags: &GivenConfig,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let env = env.into_iter().filter_map(|(name, value)| {
             let name = name.strip_prefix(ENV_PREFIX)?.to_lowercase();
             if name == "kafka_set" {
@@ -142,7 +155,7 @@ impl HubConfig {
             NAMES.contains(&name.as_str()).then_some((name, Value::from(value)))
         });
         let flags = Value::serialize(flags).ok().and_then(Value::into_dict).expect("a struct of texts is a dictionary");
-        let figment = figment
+        let figment = file
             .merge(Layer { name: "from the environment", values: env.collect() })
             .merge(Layer { name: "from the command line", values: flags });
         let given: GivenConfig = figment.extract().map_err(|error| not_extracted(&error))?;

@@ -56,7 +56,7 @@ pub struct Leading {
     pub app_ids: Vec<String>,
     /// The epoch in which it does.
     pub epoch: i64,
-    /// Plans that were made in it; each has a transaction version of its own.
+    /// Plans that were made in it, and outcomes of replays; each has a transaction version of its own.
     pub plans: Arc<AtomicU32>,
 }
 

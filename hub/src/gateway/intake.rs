@@ -8,7 +8,7 @@ use crate::rows::{BronzeRow, LOG_APPEND_TIME, QuarantineRow, Source};
 use crate::stats::HubStats;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use onhand_common::frame::{Frame, FramePart};
+use onhand_common::frame::{Frame, FrameError, FramePart};
 use onhand_common::topics::{self, AgentStatus, DurableAck};
 use onhand_common::{AgentId, Event, Seq, StoreId, Timestamp, accelerator};
 use parking_lot::Mutex;
@@ -68,7 +68,15 @@ impl Intake {
         let source = format!("mqtt:{}", from.topic);
         let frame = match Frame::decode(&payload) {
             Ok(frame) => frame,
-            Err(error) => return self.quarantine(source, "malformed frame", error.to_string(), payload).await,
+            Err(error) => {
+                // What is sent again can be whole: of another version or with a wrong field, it would be the same again.
+                if error == FrameError::Checksum
+                    && let Some(pipeline) = self.pipeline().await
+                {
+                    pipeline.came_damaged(&from.agent);
+                }
+                return self.quarantine(source, "malformed frame", error.to_string(), payload).await;
+            }
         };
         if frame.agent_id != from.agent {
             let detail = format!("agent_id: the frame says {}, it was sent by {}", frame.agent_id, from.agent);

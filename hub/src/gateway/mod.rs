@@ -12,10 +12,13 @@
 mod acks;
 mod agent_book;
 mod agents_file;
+mod broker_url;
 mod codec;
 mod connection;
 mod embedded_broker;
 mod handshake;
+#[cfg(test)]
+mod hostile;
 mod intake;
 mod interface;
 mod lanes;
@@ -31,10 +34,11 @@ mod worker;
 pub use acks::{AckBoard, AckChanges, AckSubscription};
 pub use agent_book::{AgentBook, AgentView};
 pub use agents_file::{AgentGrant, Agents, AgentsFileError, hash_password};
+pub use broker_url::{BrokerUrl, BrokerUrlError};
 pub use embedded_broker::{BrokerConfig, EmbeddedBroker};
 pub use intake::Intake;
 pub use interface::{FrameSink, Sender};
 pub use limits::{Limits, MAX_PACKET};
-pub use mqtt::{BrokerUrl, BrokerUrlError, ExternalBroker, ExternalBrokerConfig, Wanted};
+pub use mqtt::{ExternalBroker, ExternalBrokerConfig, Wanted};
 pub use progress::{Position, Progress};
 pub use stats::GatewayStats;

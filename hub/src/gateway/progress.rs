@@ -93,6 +93,13 @@ impl Progress {
         Verdict::Gap { ask: entry.is_none_or(|entry| !std::mem::replace(&mut entry.asked, true)) }
     }
 
+    /// A frame of this agent came damaged: the gap behind it is worth another question. (It may be the frame that was asked for,
+    /// and nobody but the agent's watchdog would miss it.)
+    pub fn came_damaged(&mut self, agent: &AgentId) {
+        let epochs = self.agents.get_mut(agent).map(|entry| entry.epochs.values_mut());
+        epochs.into_iter().flatten().for_each(|progress| progress.asked = false);
+    }
+
     /// Everything up to `seq` has been taken.
     pub fn taken(&mut self, agent: &AgentId, epoch: Epoch, seq: Seq) {
         if self.agents.len() >= AGENTS_KEPT && !self.agents.contains_key(agent) {
@@ -203,6 +210,19 @@ mod tests {
         assert_eq!(judge(&mut progress, 0, 21, 30), Verdict::Gap { ask: true });
         // An older ack than ours changes nothing about the gap.
         assert_eq!(judge(&mut progress, 5, 21, 30), Verdict::Gap { ask: false });
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_again_after_a_damaged_frame() {
+        let mut progress = Progress::default();
+        progress.taken(&agent(), EPOCH, Seq(10));
+        assert_eq!(judge(&mut progress, 0, 21, 30), Verdict::Gap { ask: true });
+        // 11 to 20 comes again, and is damaged.
+        progress.came_damaged(&agent());
+        assert_eq!(judge(&mut progress, 0, 21, 30), Verdict::Gap { ask: true });
+        assert_eq!(judge(&mut progress, 0, 31, 40), Verdict::Gap { ask: false });
+        progress.came_damaged(&AgentId::new("stranger").unwrap());
+        assert_eq!(progress.agents.len(), 1);
     }
 
     #[test]

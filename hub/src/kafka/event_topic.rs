@@ -127,12 +127,21 @@ impl EventTopic {
     /// # Errors
     /// If Kafka does not take them.
     pub async fn put_file(&self, name: &str, counts: Vec<(Seq, Event)>) -> Result<()> {
-        for (partition, events) in self.by_partition(counts) {
+        let agent_id = AgentId::new(FILES).expect("it is made of letters");
+        let put = self.put_part(FramePart { agent_id, epoch: Epoch(0), events: counts }, &[(FILE, name)]).await;
+        put.with_context(|| format!("hand counts of {name} on"))
+    }
+
+    /// Puts the events of a part there, each on the partition of its store; returns once all replicas have them.
+    ///
+    /// # Errors
+    /// If Kafka does not take them all; some may be there.
+    pub async fn put_part(&self, part: FramePart, headers: &[(&str, &str)]) -> Result<(), NotTaken> {
+        let FramePart { agent_id, epoch, events } = part;
+        for (partition, events) in self.by_partition(events) {
             let key = events[0].1.store_id().to_string();
-            let agent_id = AgentId::new(FILES).expect("it is made of letters");
-            let part = FramePart { agent_id, epoch: Epoch(0), events }.encode();
-            let put = self.put(partition, &key, &part, &[(FILE, name)]).await;
-            put.with_context(|| format!("hand counts of {name} on"))?;
+            let value = FramePart { agent_id: agent_id.clone(), epoch, events }.encode();
+            self.put(partition, &key, &value, headers).await?;
         }
         Ok(())
     }

@@ -16,5 +16,5 @@ pub mod raw;
 mod record;
 mod settings;
 
-pub use event_topic::EventTopic;
+pub use event_topic::{EventTopic, NotTaken};
 pub use settings::KafkaSettings;

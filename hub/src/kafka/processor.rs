@@ -113,7 +113,7 @@ pub struct Processor {
     pub habits: Habits,
     /// The pipeline of now, for whoever asks.
     pub pipeline: watch::Sender<Option<Arc<Pipeline>>>,
-    /// The same, for the loader of count files, while it is this process that loads them.
+    /// The same, for the loader of count files and for replays, while it is this process that leads.
     pub leads: watch::Sender<Option<Leading>>,
 }
 

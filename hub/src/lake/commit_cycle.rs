@@ -119,10 +119,11 @@ impl CommitCycle {
             tokio::select! {
                 biased;
                 _ = pipeline.over_and_why() => return Ok(()),
+                // Before the others: where there is too much to do, a commit is always wanted.
+                () = reload.notified() => look_at_reference = true,
                 _ = ticks.tick() => {}
                 () = pipeline.commit_wanted.notified() => {}
                 () = tokio::time::sleep_until(next_gold.into()) => {}
-                () = reload.notified() => look_at_reference = true,
                 () = self.shutdown.cancelled() => {}
             }
             let now = Instant::now();

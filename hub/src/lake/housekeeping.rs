@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 const CHECKPOINT_EVERY: i64 = 100;
 /// Where no gold is committed, things are kept small so often all the same.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
-/// Time between two looks for files and log entries that nobody needs any more; less where files are kept for less than twice that.
-const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 /// The schedule.
 #[derive(Debug)]
@@ -54,11 +52,12 @@ impl Housekeeping {
             silver_replaced |= compact(table, &policy).await?;
         }
         // Others append to these, too; only here they are looked at.
-        for table in [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files] {
+        let others = [&mut tables.bronze, &mut tables.quarantine, &mut tables.event_log, &mut tables.count_files];
+        for table in others.into_iter().chain([&mut tables.replays]) {
             table.catch_up().await?;
             compact(table, &CompactionPolicy::default()).await?;
         }
-        let clean = self.cleaned.elapsed() >= CLEAN_EVERY.min(tables.gold.lake.retention().deleted_files / 2);
+        let clean = self.cleaned.elapsed() >= tables.gold.retention().look_every;
         for table in tables.all() {
             table.checkpoint_if_due(CHECKPOINT_EVERY).await?;
             if clean {

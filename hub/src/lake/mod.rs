@@ -2,6 +2,7 @@
 
 pub mod bench_limit;
 pub mod cloud;
+mod cloud_url;
 pub mod commit;
 pub mod commit_cycle;
 mod commit_request;
@@ -17,12 +18,15 @@ pub mod insist;
 pub mod log;
 pub mod marks;
 pub mod positions;
+pub mod quarantined;
 pub mod query;
 pub mod read;
 pub mod rebuild;
 pub mod recount;
 pub mod recovery;
 pub mod reference;
+pub mod replay_log;
+mod retention;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod silver;
@@ -36,5 +40,6 @@ pub mod verify;
 pub use commit::{CommitError, CommitRequest};
 pub use files::PendingAdd;
 pub use log::{LiveFile, Table};
-pub use storage::{Lake, Retention};
+pub use retention::Retention;
+pub use storage::Lake;
 pub use tables::TableName;

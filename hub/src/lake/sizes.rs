@@ -1,7 +1,8 @@
 //! How large a lake's tables are.
 
 use super::log::Table;
-use super::storage::{Lake, Retention};
+use super::retention::Retention;
+use super::storage::Lake;
 use super::tables::TableName;
 use anyhow::Result;
 

@@ -2,6 +2,7 @@
 
 use super::cloud;
 use super::durable_local::{self, DurableLocal};
+use super::retention::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use deltalake::DeltaTable;
@@ -15,21 +16,6 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
-
-/// How long the tables keep what no newest version needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Log entries: how far back `--version` and `--as-of` reach.
-    pub log: Duration,
-    /// Data files that were replaced: above the longest time a reader takes over one version.
-    pub deleted_files: Duration,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { log: Duration::from_secs(24 * 3600), deleted_files: Duration::from_secs(6 * 3600) }
-    }
-}
 
 /// A lake: a local folder or an object-store URL. Cheap to clone.
 #[derive(Debug, Clone)]

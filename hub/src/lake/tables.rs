@@ -40,6 +40,8 @@ pub enum TableName {
     Positions,
     /// `ops/count_files`: which count files were taken.
     CountFiles,
+    /// `ops/quarantine_replay`: which rows of the quarantine were handed in again, and what came of it.
+    QuarantineReplay,
 }
 
 /// The types that columns have.
@@ -89,7 +91,7 @@ pub struct Definition {
 
 impl TableName {
     /// All tables, from bronze to ops.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RawInventoryChange,
         Self::InventoryChange,
         Self::InventorySnapshot,
@@ -103,6 +105,7 @@ impl TableName {
         Self::UncountedInventory,
         Self::Positions,
         Self::CountFiles,
+        Self::QuarantineReplay,
     ];
 
     /// What the table is.
@@ -413,6 +416,23 @@ static DEFINITIONS: [Definition; TableName::ALL.len()] = [
             column("after", ColumnType::Long, "The newest batch that had been taken when this one was planned"),
         ],
         unique: &[],
+    },
+    Definition {
+        path: "ops/quarantine_replay",
+        comment: "Rows of the quarantine that were handed in again: what was asked for, and what came of it",
+        quality: "ops",
+        partition: None,
+        columns: &[
+            column("quarantine_id", ColumnType::String, "The row, by the id that `onhand-hub quarantine list` shows"),
+            column("received_at", ColumnType::Timestamp, "The row's own received_at, UTC"),
+            column("source", ColumnType::String, "The row's own source"),
+            column("replay_id", ColumnType::String, "One replay: asked for and its outcome have the same"),
+            column("written_at", ColumnType::Timestamp, "When it was asked for, or came out, UTC"),
+            column("state", ColumnType::String, "asked; then taken, or refused, after which the row is open again"),
+            column("detail", ColumnType::String, "What was taken, or why it was refused"),
+            column("payload", ColumnType::Binary, "Where it is asked for: what is handed in"),
+        ],
+        unique: &["payload"],
     },
 ];
 

@@ -38,6 +38,8 @@ pub struct Tables {
     pub event_log: Table,
     /// ops/count_files.
     pub count_files: Table,
+    /// ops/quarantine_replay.
+    pub replays: Table,
 }
 
 impl Tables {
@@ -56,13 +58,14 @@ impl Tables {
             table(TableName::Item),
             table(TableName::InventoryChangeType),
         )?;
-        let (quarantine, gold, uncounted, positions, event_log, count_files) = futures::try_join!(
+        let (quarantine, gold, uncounted, positions, event_log, count_files, replays) = futures::try_join!(
             table(TableName::Quarantine),
             table(TableName::InventoryCurrent),
             table(TableName::UncountedInventory),
             table(TableName::Positions),
             table(TableName::EventLog),
             table(TableName::CountFiles),
+            table(TableName::QuarantineReplay),
         )?;
         Ok(Self {
             bronze,
@@ -78,11 +81,12 @@ impl Tables {
             positions,
             event_log,
             count_files,
+            replays,
         })
     }
 
     /// Each table, for what is done to all. Gold comes last: what it says it reflects has to be there before.
-    pub fn all(&mut self) -> [&mut Table; 13] {
+    pub fn all(&mut self) -> [&mut Table; 14] {
         [
             &mut self.bronze,
             &mut self.changes,
@@ -96,6 +100,7 @@ impl Tables {
             &mut self.positions,
             &mut self.event_log,
             &mut self.count_files,
+            &mut self.replays,
             &mut self.gold,
         ]
     }

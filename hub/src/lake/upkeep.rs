@@ -7,13 +7,14 @@
 //!   the later one wins, whoever reads them.)
 //! - Rows that somebody still has to find by [`Table::files_since`] are not mixed with older ones
 //!   ([`CompactionPolicy::settled`]).
-//! - A file is deleted only when no version within the retention needs it.
+//! - A file is deleted only when no version within the retention needs it. A clock that runs ahead makes none old.
 //! - Log entries are deleted only behind a checkpoint that is older than the retention, and never the entry that says
 //!   what gold reflects.
 
 use super::commit::{CommitError, CommitRequest};
 use super::log::{LiveFile, Table};
 use super::read::ints;
+use super::storage::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
 use buoyant_kernel::Snapshot as KernelSnapshot;
@@ -115,6 +116,11 @@ impl Table {
         self.finish(writer, since).await.with_context(|| format!("compact {}", self.name))
     }
 
+    /// How long what is replaced is kept, and how often it is looked for.
+    pub fn retention(&self) -> Retention {
+        self.lake.retention()
+    }
+
     /// Writes a checkpoint if `every` versions have come since the last one. Returns whether it did.
     ///
     /// # Errors
@@ -178,7 +184,7 @@ impl Table {
             // What gold reflects stays known, also where others have committed since without repeating it.
             needed = needed.min(version);
         }
-        let cutoff = before(retention);
+        let cutoff = self.before(retention).await?;
         let keep = u64::try_from(needed).context("a loaded table has a version")?;
         let log = Arc::clone(&self.log);
         deltalake::checkpoints::cleanup_expired_logs_for(keep, log.as_ref(), cutoff, None)
@@ -198,7 +204,7 @@ impl Table {
     }
 
     async fn vacuum_older_than(&mut self, retention: Duration, needed: &[i64]) -> Result<usize> {
-        let cutoff = before(retention);
+        let cutoff = self.before(retention).await?;
         let mut keep_paths = self.needed_files(cutoff).await?;
         for version in needed.iter().filter(|v| (0..self.version).contains(v)) {
             let then = Self::open_at(&self.lake, self.name, *version).await?;
@@ -225,8 +231,21 @@ impl Table {
             .try_for_each(|_| std::future::ready(Ok(())))
             .await
             .with_context(|| format!("delete old files of {}", self.name))?;
-        self.lake.remove_staged(self.name, retention).await?;
+        let age = chrono::Utc::now().timestamp_millis().saturating_sub(cutoff);
+        self.lake.remove_staged(self.name, Duration::from_millis(age.unsigned_abs())).await?;
         Ok(count)
+    }
+
+    /// The time so long ago, milliseconds since 1970, by this machine's clock or by the storage's, whichever is behind: a
+    /// clock that runs ahead makes nothing old, above all not what another process has written a moment ago. The log's
+    /// newest entry says what time it is, or was, where the storage is.
+    async fn before(&self, retention: Duration) -> Result<i64> {
+        let log = Path::from("_delta_log");
+        let written = self.store().list(Some(&log)).map_ok(|object| object.last_modified.timestamp_millis());
+        let newest = written.try_fold(0, |newest, at| std::future::ready(Ok(at.max(newest)))).await;
+        let newest = newest.with_context(|| format!("list the log of {}", self.name))?;
+        let millis = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        Ok(chrono::Utc::now().timestamp_millis().min(newest).saturating_sub(millis))
     }
 
     /// Hashes of the paths that are live, or were taken out after `cutoff`: a hash that two paths share keeps both.
@@ -246,12 +265,6 @@ impl Table {
         }
         Ok(needed)
     }
-}
-
-/// The time so long ago, milliseconds since 1970.
-fn before(retention: Duration) -> i64 {
-    let millis = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    chrono::Utc::now().timestamp_millis().saturating_sub(millis)
 }
 
 /// Writes rows of silver store by store, each store's in their order: whoever looks for a few stores skips the others' pages.
@@ -484,6 +497,39 @@ mod tests {
         assert_eq!(table.cleanup_log_older_than(Duration::ZERO, None).await.unwrap(), 10);
         let reloaded = Table::open(&lake, TableName::InventoryChange).await.unwrap();
         assert_eq!((reloaded.files, reloaded.version), (table.files, 10));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_clock_that_is_ahead_makes_nothing_old() {
+        let (_folder, lake) = lake();
+        let mut table = ten_versions(&lake).await;
+        table.compact(&CompactionPolicy::default()).await.unwrap();
+        table.write_checkpoint().await.unwrap();
+        // What another process has written and is about to commit.
+        let theirs = table.write([changes(&[("theirs", 1, NEW_YEAR, 1, 10, -1)])]).await.unwrap();
+        let folder = format!("{}/silver/inventory_change", lake.root());
+        let staged = format!("{folder}/date=2021-01-01/part-x.parquet#7");
+        std::fs::write(&staged, "not whole yet").unwrap();
+        // By our clock, all of that was two days ago.
+        let then = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
+        let set = |path: &std::path::Path, at| {
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+        };
+        for part in ["date=2021-01-01", "date=2021-01-02", "_delta_log"] {
+            for entry in std::fs::read_dir(format!("{folder}/{part}")).unwrap() {
+                set(&entry.unwrap().path(), then);
+            }
+        }
+        assert_eq!((table.vacuum(&[]).await.unwrap(), table.cleanup_log(None).await.unwrap()), (0, 0));
+        assert!(std::path::Path::new(&format!("{folder}/{}", theirs[0].add.path)).exists());
+        assert!(std::path::Path::new(&staged).exists());
+        // A commit of now shows that it is true.
+        set(
+            &std::path::Path::new(&folder).join(format!("_delta_log/{:020}.json", table.version())),
+            then + Duration::from_secs(48 * 3600),
+        );
+        assert_eq!((table.vacuum(&[]).await.unwrap(), table.cleanup_log(None).await.unwrap()), (1, 11));
+        assert!(!std::path::Path::new(&staged).exists());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

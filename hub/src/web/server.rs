@@ -3,8 +3,10 @@
 use super::api;
 use super::state::{Web, WebState};
 use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
 use actix_web::web::{Data, PayloadConfig};
 use actix_web::{App, HttpServer};
+use onhand_http::{Bounds, Connections, observe};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
@@ -14,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads that serve requests.
 const WORKERS: usize = 2;
-/// Connections per thread.
-const CONNECTIONS: usize = 512;
+/// Bounds on connections; actix-web ends those that are idle a little earlier. A live stream is read at least once in its
+/// heartbeat.
+const BOUNDS: Bounds = Bounds { most: 256, quiet: Duration::from_secs(65), unread: Duration::from_secs(45) };
 /// How long a client may take to send the head of a request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may stay quiet between requests.
@@ -56,11 +59,18 @@ pub fn start(state: WebState, address: SocketAddr) -> io::Result<(SocketAddr, We
 fn serve(web: Data<Web>, listener: TcpListener, started: &mpsc::Sender<io::Result<ServerHandle>>) -> io::Result<()> {
     actix_rt::System::new().block_on(async move {
         let watched = web.clone();
+        let connections = Connections::new(BOUNDS);
+        let opened = connections.clone();
         let server = HttpServer::new(move || {
-            App::new().app_data(web.clone()).app_data(PayloadConfig::new(LARGEST_BODY)).configure(api::configure)
+            App::new()
+                .app_data(web.clone())
+                .app_data(PayloadConfig::new(LARGEST_BODY))
+                .wrap(from_fn(observe))
+                .configure(api::configure)
         })
         .workers(WORKERS)
-        .max_connections(CONNECTIONS)
+        .max_connections(connections.accepted_at_most())
+        .on_connect(move |io, data| opened.opened(io, data))
         .client_request_timeout(REQUEST_WITHIN)
         .client_disconnect_timeout(DISCONNECT_WITHIN)
         .keep_alive(KEEP_ALIVE)
@@ -75,6 +85,7 @@ fn serve(web: Data<Web>, listener: TcpListener, started: &mpsc::Sender<io::Resul
             }
         };
         let _ = started.send(Ok(server.handle()));
+        actix_rt::spawn(connections.watch());
         actix_rt::spawn(async move {
             let mut look = tokio::time::interval(LOOK_EVERY);
             while !watched.stopping.is_cancelled() {

@@ -8,6 +8,7 @@
 mod agent;
 mod azurite;
 mod clock;
+mod gcs;
 mod http;
 mod hub;
 mod kafka;
@@ -22,6 +23,7 @@ mod wire;
 pub use agent::Agent;
 pub use azurite::Azurite;
 pub use clock::Clock;
+pub use gcs::Gcs;
 pub use http::{Answer, client, get, get_json, get_within, post, post_by};
 use hub::hash_password;
 pub use hub::{Hub, HubOptions};

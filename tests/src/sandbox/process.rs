@@ -161,9 +161,10 @@ pub fn target_folder() -> PathBuf {
     folder.to_owned()
 }
 
-/// A binary of this build.
+/// A binary of this build; of those that `ONHAND_BINARIES` names a folder of, that folder's.
 pub fn binary(name: &str) -> PathBuf {
-    let path = target_folder().join(name);
+    let others = std::env::var_os("ONHAND_BINARIES").map(|folder| PathBuf::from(folder).join(name));
+    let path = others.filter(|path| path.is_file()).unwrap_or_else(|| target_folder().join(name));
     assert!(path.is_file(), "{} is not built: `cargo build --release --workspace`, or run tests/run", path.display());
     path
 }

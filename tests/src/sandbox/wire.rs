@@ -332,16 +332,16 @@ impl Link {
         packets.push(bytes);
         let mut out = Vec::new();
         loop {
-            match packets.next() {
+            match packets.take() {
                 Ok(None) => return out,
                 Ok(Some(packet)) => {
                     let mut meddler = lock(&self.meddler);
                     match way {
                         Way::ToHub => {
                             let faults = lock(&shared.condition).faults;
-                            out.extend(meddler.from_agent(packet, &faults, &mut lock(&shared.meddled)));
+                            out.extend(meddler.agent_sent(packet, &faults, &mut lock(&shared.meddled)));
                         }
-                        Way::ToAgent => out.extend(meddler.from_hub(packet)),
+                        Way::ToAgent => out.extend(meddler.hub_sent(packet)),
                     }
                 }
                 Err(packets::NotMqtt) => {

@@ -1,14 +1,15 @@
-//! S3 and Azure's storage by the object store's clients, as the lake uses them.
+//! S3, Azure's and Google's storage by the object store's clients, as the lake uses them.
 
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
 use onhand_tests::Sandbox;
 use onhand_tests::judge::append_commits;
-use onhand_tests::sandbox::{Azurite, S3};
+use onhand_tests::sandbox::{Azurite, Gcs, S3};
 use std::sync::Arc;
 use tokio::sync::Barrier;
 
@@ -29,13 +30,7 @@ async fn s3_lets_one_writer_win_and_keeps_it() {
 
     let names = pages(&*store, None).await;
     assert_eq!(names.len(), RACES);
-    let offset = &names[150];
-    assert_eq!(pages(&*store, Some(offset.clone())).await, names[151..]);
-    let listed = store.list_with_offset(Some(&Path::from("race")), &Path::from(offset.as_str()));
-    let mut listed: Vec<String> =
-        listed.map_ok(|found| found.location.to_string()).try_collect().await.expect("a list");
-    listed.sort_unstable();
-    assert_eq!(listed, names[151..]);
+    lists_from_a_name_on(&*store, &names).await;
 
     s3.kill();
     s3.restart();
@@ -65,14 +60,41 @@ async fn azure_lets_one_writer_win_and_keeps_it() {
     assert!(is_refused(create(&*store, &names[7], "late").await), "it has forgotten\n{}", azurite.log_tail());
 }
 
-#[test]
-fn delta_tables_can_be_written_and_read_in_both() {
+#[tokio::test(flavor = "multi_thread")]
+async fn google_lets_one_writer_win_and_keeps_it() {
     let sandbox = Sandbox::new();
-    let (s3, azurite) = (S3::start(&sandbox), Azurite::start(&sandbox));
+    let mut gcs = Gcs::start(&sandbox);
+    gcs.create_bucket("lake");
+    let store = Arc::new(google_client(gcs.options()));
+    create_is_exclusive(&*store).await;
+    one_of_two_wins(&store).await;
+    delete_and_multipart(&*store).await;
+    let names = pages(&*store, None).await;
+    assert_eq!(names.len(), RACES);
+    lists_from_a_name_on(&*store, &names).await;
+
+    gcs.terminate();
+    gcs.restart();
+    assert_eq!(pages(&*store, None).await, names);
+    assert!(is_refused(create(&*store, &names[7], "late").await), "it has forgotten\n{}", gcs.log_tail());
+
+    let elsewhere = Sandbox::new();
+    let mut options = Gcs::start(&elsewhere).options();
+    options.extend(gcs.options().into_iter().filter(|(name, _)| *name == "google_base_url"));
+    let refused = google_client(options).get(&Path::from(names[0].as_str())).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated { .. })), "{refused:?}");
+}
+
+#[test]
+fn delta_tables_can_be_written_and_read_in_all() {
+    let sandbox = Sandbox::new();
+    let (s3, azurite, gcs) = (S3::start(&sandbox), Azurite::start(&sandbox), Gcs::start(&sandbox));
     s3.create_bucket("lake");
     azurite.create_container("lake");
+    gcs.create_bucket("lake");
     assert_eq!(append_commits("s3://lake/numbers", &s3.environment(), 12), "11 66");
     assert_eq!(append_commits("az://lake/numbers", &azurite.environment(), 12), "11 66");
+    assert_eq!(append_commits("gs://lake/numbers", &gcs.environment(), 12), "11 66");
 }
 
 fn s3_builder(s3: &S3) -> AmazonS3Builder {
@@ -91,6 +113,14 @@ fn azure_client(azurite: &Azurite) -> MicrosoftAzure {
     let builder = options.fold(MicrosoftAzureBuilder::new().with_container_name("lake"), |builder, (name, value)| {
         builder.with_config(name.parse().expect("an option of Azure"), value)
     });
+    builder.build().expect("a client")
+}
+
+fn google_client(options: Vec<(&'static str, String)>) -> GoogleCloudStorage {
+    let builder = GoogleCloudStorageBuilder::new().with_bucket_name("lake");
+    let builder = options
+        .into_iter()
+        .fold(builder, |builder, (name, value)| builder.with_config(name.parse().expect("an option of Google"), value));
     builder.build().expect("a client")
 }
 
@@ -150,6 +180,16 @@ async fn delete_and_multipart(store: &dyn ObjectStore) {
     store.delete(&path).await.expect("it is deleted");
     let gone = store.head(&path).await;
     assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
+}
+
+async fn lists_from_a_name_on<S: ObjectStore + PaginatedListStore>(store: &S, names: &[String]) {
+    let offset = &names[150];
+    assert_eq!(pages(store, Some(offset.clone())).await, names[151..]);
+    let listed = store.list_with_offset(Some(&Path::from("race")), &Path::from(offset.as_str()));
+    let mut listed: Vec<String> =
+        listed.map_ok(|found| found.location.to_string()).try_collect().await.expect("a list");
+    listed.sort_unstable();
+    assert_eq!(listed, names[151..]);
 }
 
 /// The names that were raced for, in order, page by page, from after `offset` on.

@@ -93,8 +93,10 @@ impl Harness {
     fn write_reference(&mut self, reference: Reference) {
         let write = |name: &str, header: &str, rows: &std::collections::BTreeMap<i32, String>| {
             let rows: String = rows.iter().map(|(id, value)| format!("{id},{value}\n")).collect();
-            std::fs::write(self.reference_folder().join(name), format!("{header}\n{rows}"))
-                .expect("write reference data");
+            // Whole or not at all: a cycle may be reading, and would take a file without its rows for one without stores.
+            let (draft, file) = (self.reference_folder().join(".draft"), self.reference_folder().join(name));
+            std::fs::write(&draft, format!("{header}\n{rows}")).expect("write reference data");
+            std::fs::rename(draft, file).expect("put reference data in its place");
         };
         write("store.txt", "store_id,name", &reference.stores);
         write("inventory_change_type.txt", "change_type_id,change_type", &reference.change_types);

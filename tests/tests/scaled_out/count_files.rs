@@ -1,5 +1,6 @@
 //! Count files in a bucket, loaded by whichever processor has partition 0.
 
+use crate::lake_at::LakeAt;
 use onhand_tests::judge::{ask_lake, number_in_lake};
 use onhand_tests::sandbox::{Hub, HubOptions, Kafka, Part, S3, wait_until};
 use onhand_tests::{Ledger, Sandbox, Verdict, judge};
@@ -7,8 +8,8 @@ use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Counts of four stores, which lie in four partitions.
-fn put(folder: &Path, ledger: &mut Ledger, number: i32) {
+/// Counts of four stores, which lie in four partitions: a file's name and content.
+fn counts(ledger: &mut Ledger, number: i32) -> (String, String) {
     let mut text = String::from(",item_id,employee_id,store_id,date_time,quantity\n");
     let at = format!("2021-01-{:02} {:02}:00:00", number / 24 + 1, number % 24);
     for row in 0..80 {
@@ -17,38 +18,43 @@ fn put(folder: &Path, ledger: &mut Ledger, number: i32) {
         let at = format!("{}Z", at.replace(' ', "T"));
         ledger.count(&json!({"store_id": store, "item_id": item, "date_time": at, "quantity": quantity}));
     }
-    drop_in(folder, &format!("inventory_snapshot_{number}.txt"), &text);
+    (format!("inventory_snapshot_{number}.txt"), text)
+}
+
+fn put(folder: &Path, ledger: &mut Ledger, number: i32) {
+    let (name, text) = counts(ledger, number);
+    drop_in(folder, &name, &text);
 }
 
 /// As an object store would have it: all at once.
-fn drop_in(folder: &Path, name: &str, text: &str) {
+pub fn drop_in(folder: &Path, name: &str, text: &str) {
     std::fs::create_dir_all(folder).expect("make a folder");
     let beside = folder.with_extension("being-written");
     std::fs::write(&beside, text).expect("write a file");
     std::fs::rename(&beside, folder.join(name)).expect("put it there");
 }
 
-#[test]
-fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
-    let sandbox = Sandbox::new();
-    let (kafka, s3) = (Kafka::start(&sandbox), S3::start(&sandbox));
-    s3.create_bucket("retail");
-    let (lake, folder) = (s3.bucket("retail").join("lake"), s3.bucket("retail").join("counts"));
-    let mut environment = s3.environment();
-    environment.push(("ONHAND_HUB_COUNT_FILES".to_owned(), "s3://retail/counts".to_owned()));
+fn they_are_taken_once_each(sandbox: &Sandbox, place: &LakeAt<'_>) {
+    let kafka = Kafka::start(sandbox);
+    let mut environment = place.environment();
+    environment.push(("ONHAND_HUB_COUNT_FILES".to_owned(), place.counts_url()));
     let mut ledger = Ledger::default();
-    (0..20).for_each(|number| put(&folder, &mut ledger, number));
-    drop_in(&folder, "inventory_snapshot_bad.txt", "nobody counted anything here\n");
+    let put = |ledger: &mut Ledger, number| {
+        let (name, text) = counts(ledger, number);
+        place.put_counts(&name, &text);
+    };
+    (0..20).for_each(|number| put(&mut ledger, number));
+    place.put_counts("inventory_snapshot_bad.txt", "nobody counted anything here\n");
     let mut processors = [1, 2].map(|number| {
-        Part::processor(&sandbox, &format!("processor-{number}"), &kafka, "s3://retail/lake", environment.clone())
+        Part::processor(sandbox, &format!("processor-{number}"), &kafka, &place.url(), environment.clone())
     });
     let logs = |processors: &[Part]| processors.iter().map(|part| part.log_tail()).collect::<String>();
-    let counted = || number_in_lake(&lake, "SELECT count(*) FROM inventory_snapshot") as u64;
+    let counted = || number_in_lake(&place.files(), "SELECT count(*) FROM inventory_snapshot") as u64;
     processors.iter().for_each(Part::wait_ready);
     wait_until("the first counts are in silver", || logs(&processors), || counted() > 0);
     for round in 0..2 {
         processors[round].kill();
-        (0..10).for_each(|at| put(&folder, &mut ledger, 20 + 10 * round as i32 + at));
+        (0..10).for_each(|at| put(&mut ledger, 20 + 10 * round as i32 + at));
         wait_until(
             "who is left has taken all",
             || logs(&processors),
@@ -63,6 +69,8 @@ fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
         part.wait_ready();
         assert!(part.terminate().success(), "{}", part.log_tail());
     }
+    place.verify();
+    let lake = place.files();
     judge(&lake, &Verdict::of(&ledger, sandbox.path("lines.csv")));
     let sources = ask_lake(&lake, "SELECT DISTINCT agent_id FROM inventory_snapshot");
     assert_eq!(sources.len(), 40, "each count names its file");
@@ -70,6 +78,18 @@ fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
     assert_eq!(files, 41, "each file is known to the lake");
     let refused = ask_lake(&lake, "SELECT DISTINCT source, reason FROM quarantine");
     assert_eq!(refused, [["file:inventory_snapshot_bad.txt", "malformed count file"]]);
+}
+
+#[test]
+fn count_files_in_a_bucket_are_taken_once_each_whoever_loads_them() {
+    let sandbox = Sandbox::new();
+    they_are_taken_once_each(&sandbox, &LakeAt::s3(&sandbox));
+}
+
+#[test]
+fn the_bucket_may_be_in_google_storage() {
+    let sandbox = Sandbox::new();
+    they_are_taken_once_each(&sandbox, &LakeAt::gcs(&sandbox));
 }
 
 #[test]

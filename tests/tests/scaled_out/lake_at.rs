@@ -1,11 +1,13 @@
 //! Where a test's lake is, and how the judges get at it.
 
+use crate::count_files::drop_in;
 use futures::TryStreamExt;
 use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::{ObjectStore, ObjectStoreExt};
 use onhand_tests::Sandbox;
 use onhand_tests::judge::verify_at;
-use onhand_tests::sandbox::{Azurite, S3};
+use onhand_tests::sandbox::{Azurite, Gcs, S3};
 use std::path::{Path, PathBuf};
 
 /// The bucket or container that the lake is in.
@@ -15,9 +17,10 @@ enum Store {
     Folder,
     S3(S3),
     Azure(Azurite, Box<MicrosoftAzure>),
+    Google(Gcs, Box<GoogleCloudStorage>),
 }
 
-/// A lake: in a folder, in S3, or in Azure's storage.
+/// A lake: in a folder, in S3, or in Azure's or Google's storage.
 pub struct LakeAt<'a> {
     sandbox: &'a Sandbox,
     store: Store,
@@ -45,12 +48,24 @@ impl<'a> LakeAt<'a> {
         Self { sandbox, store: Store::Azure(azurite, Box::new(client)) }
     }
 
+    pub fn gcs(sandbox: &'a Sandbox) -> Self {
+        let gcs = Gcs::start(sandbox);
+        gcs.create_bucket(BUCKET);
+        let builder = GoogleCloudStorageBuilder::new().with_bucket_name(BUCKET);
+        let builder = gcs.options().into_iter().fold(builder, |builder, (key, value)| {
+            builder.with_config(key.parse().expect("an option of Google's store"), value)
+        });
+        let client = builder.build().expect("a client of Google's storage");
+        Self { sandbox, store: Store::Google(gcs, Box::new(client)) }
+    }
+
     /// What a processor is told.
     pub fn url(&self) -> String {
         match &self.store {
             Store::Folder => self.sandbox.lake().to_str().expect("a path of plain characters").to_owned(),
             Store::S3(_) => format!("s3://{BUCKET}/lake"),
             Store::Azure(..) => format!("az://{BUCKET}/lake"),
+            Store::Google(..) => format!("gs://{BUCKET}/lake"),
         }
     }
 
@@ -60,6 +75,22 @@ impl<'a> LakeAt<'a> {
             Store::Folder => Vec::new(),
             Store::S3(s3) => s3.environment(),
             Store::Azure(azurite, _) => azurite.environment(),
+            Store::Google(gcs, _) => gcs.environment(),
+        }
+    }
+
+    /// Where count files are, beside a lake in object storage.
+    pub fn counts_url(&self) -> String {
+        let url = self.url();
+        format!("{}/counts", url.strip_suffix("/lake").expect("it is in a bucket"))
+    }
+
+    /// Puts a count file there.
+    pub fn put_counts(&self, name: &str, content: &str) {
+        match &self.store {
+            Store::S3(s3) => drop_in(&s3.bucket(BUCKET).join("counts"), name, content),
+            Store::Google(gcs, _) => gcs.put(BUCKET, &format!("counts/{name}"), content),
+            Store::Folder | Store::Azure(..) => panic!("no test has its count files beside this lake"),
         }
     }
 
@@ -77,13 +108,16 @@ impl<'a> LakeAt<'a> {
             Store::Folder => self.sandbox.lake(),
             // The emulator keeps its objects as files.
             Store::S3(s3) => s3.bucket(BUCKET).join("lake"),
-            Store::Azure(_, client) => {
-                let to = self.sandbox.path("copy");
-                let _ = std::fs::remove_dir_all(&to);
-                download(&**client, &to);
-                to.join("lake")
-            }
+            Store::Azure(_, client) => self.copy(&**client),
+            Store::Google(_, client) => self.copy(&**client),
         }
+    }
+
+    fn copy(&self, store: &dyn ObjectStore) -> PathBuf {
+        let to = self.sandbox.path("copy");
+        let _ = std::fs::remove_dir_all(&to);
+        download(store, &to);
+        to.join("lake")
     }
 
     /// `onhand-hub verify`, where the lake is: it must find nothing.

@@ -8,6 +8,7 @@ mod lake_at;
 mod login;
 mod order;
 mod parts;
+mod quarantine;
 mod raw_topic;
 mod trouble;
 mod zombie;

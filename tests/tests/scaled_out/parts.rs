@@ -49,3 +49,9 @@ fn the_lake_may_be_in_azure() {
     let sandbox = Sandbox::new();
     kill_them(&sandbox, &LakeAt::azure(&sandbox));
 }
+
+#[test]
+fn the_lake_may_be_in_google_storage() {
+    let sandbox = Sandbox::new();
+    kill_them(&sandbox, &LakeAt::gcs(&sandbox));
+}

@@ -54,6 +54,7 @@ fn tables_are_shown_as_table_csv_and_json() {
         "item",
         "inventory_change_type",
         "quarantine",
+        "quarantine_replay",
         "event_log",
     ] {
         show(&lake, &[table, "--limit", "3"]);

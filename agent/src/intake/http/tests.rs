@@ -217,3 +217,23 @@ async fn unknown_addresses_and_methods_answer_in_json() {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }
+
+#[actix_web::test]
+async fn a_request_of_a_million_entries_leaves_the_others_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = App::new().app_data(web::Data::new(intake(dir.path(), 1 << 30))).configure(routes);
+    let app = init_service(app).await;
+    let done = std::cell::Cell::new(false);
+    let large = async {
+        let answer = call_service(&app, post("/v1/transactions", "{}\n".repeat(1_000_000)).to_request()).await;
+        done.set(true);
+        answer.status().as_u16()
+    };
+    let others = async {
+        for turn in 0..1_000 {
+            assert!(!done.get(), "all of it was done within {turn} turns of others");
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(futures::join!(large, others).0, 400);
+}

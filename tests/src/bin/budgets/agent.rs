@@ -61,19 +61,21 @@ fn rate(report: &mut Report) {
 }
 
 /// A till that speaks just enough HTTP.
-struct Till {
+pub struct Till {
     stream: TcpStream,
     address: String,
 }
 
 impl Till {
-    fn open(address: &str) -> Self {
+    /// Opens a connection to HOST:PORT.
+    pub fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("the agent listens");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         Self { stream, address: address.to_owned() }
     }
 
-    fn post(&mut self, body: &str) {
+    /// Posts transactions; they must be taken.
+    pub fn post(&mut self, body: &str) {
         let request = format!(
             "POST /v1/transactions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.address,
@@ -148,10 +150,16 @@ fn memory(backlog_mib: u64, report: &mut Report) {
     report.figure("agent: resident, idle", megabytes(resident(agent.id())), "15 MB");
     let address = agent.url("").trim_start_matches("http://").to_owned();
     let mut till = Till::open(&address);
+    let bytes = fill(&mut till, &agent, backlog_mib);
+    std::thread::sleep(Duration::from_secs(3));
+    let name = format!("agent: resident, backlog {}", megabytes(bytes as f64));
+    report.figure(&name, megabytes(resident(agent.id())), "40 MB (at 1 GiB)");
+}
+
+/// Sells until so much waits in the outbox; returns how much, in bytes.
+pub fn fill(till: &mut Till, agent: &Agent, backlog_mib: u64) -> u64 {
     let mut number = 0_u64;
-    let backlog = || agent.status()["backlog"]["bytes"].as_u64().expect("the agent tells its backlog");
-    let mut bytes = 0;
-    while bytes < backlog_mib * 1024 * 1024 {
+    loop {
         for _ in 0..20 {
             let documents: Vec<String> = (0..2_000)
                 .map(|_| {
@@ -164,11 +172,11 @@ fn memory(backlog_mib: u64, report: &mut Report) {
                 .collect();
             till.post(&format!("[{}]", documents.join(",")));
         }
-        bytes = backlog();
+        let bytes = agent.status()["backlog"]["bytes"].as_u64().expect("the agent tells its backlog");
+        if bytes >= backlog_mib * 1024 * 1024 {
+            return bytes;
+        }
     }
-    std::thread::sleep(Duration::from_secs(3));
-    let name = format!("agent: resident, backlog {}", megabytes(bytes as f64));
-    report.figure(&name, megabytes(resident(agent.id())), "40 MB (at 1 GiB)");
 }
 
 fn size(report: &mut Report) {

@@ -84,7 +84,7 @@ impl Meddler {
     }
 
     /// What goes to the hub, now that this came from the agent.
-    pub(super) fn from_agent(&mut self, packet: Bytes, faults: &FrameFaults, done: &mut Meddled) -> Vec<Bytes> {
+    pub(super) fn agent_sent(&mut self, packet: Bytes, faults: &FrameFaults, done: &mut Meddled) -> Vec<Bytes> {
         if let Some(level) = level(&packet) {
             self.level = level;
         }
@@ -108,7 +108,7 @@ impl Meddler {
     }
 
     /// What goes to the agent, now that this came from the hub.
-    pub(super) fn from_hub(&mut self, packet: Bytes) -> Option<Bytes> {
+    pub(super) fn hub_sent(&mut self, packet: Bytes) -> Option<Bytes> {
         if let Some(number) = acknowledged(&packet) {
             self.agents.remove(&number);
             return (!self.ours.remove(&number)).then_some(packet);
@@ -208,7 +208,7 @@ mod tests {
     fn connected(seed: u64) -> Meddler {
         let mut meddler = Meddler::new(seed);
         let connect = packet(0x10, b"\0\x04MQTT\x05\0\0\0");
-        assert_eq!(meddler.from_agent(connect.clone(), &NONE, &mut Meddled::default()), [connect]);
+        assert_eq!(meddler.agent_sent(connect.clone(), &NONE, &mut Meddled::default()), [connect]);
         meddler
     }
 
@@ -218,7 +218,7 @@ mod tests {
         let mut out = Vec::new();
         for number in 1..=count {
             let sent = frame(number, &[number as u8; 20]);
-            out.extend(meddler.from_agent(sent, &faults, &mut done));
+            out.extend(meddler.agent_sent(sent, &faults, &mut done));
         }
         out.extend(meddler.release(&faults, &mut done));
         assert!(!meddler.holds());
@@ -240,14 +240,14 @@ mod tests {
     fn a_repetition_has_a_number_of_its_own_and_its_puback_ends_here() {
         let faults = FrameFaults { repeat: 1., ..NONE };
         let (mut meddler, mut done) = (connected(2), Meddled::default());
-        let mut out = meddler.from_agent(frame(1, b"payload"), &faults, &mut done);
+        let mut out = meddler.agent_sent(frame(1, b"payload"), &faults, &mut done);
         out.extend(meddler.release(&faults, &mut done));
         assert_eq!(payloads(&out), [&b"payload"[..]; 2]);
         let numbers: Vec<u16> = out.iter().map(|packet| Publish::read(packet, 5).unwrap().packet_id).collect();
         assert_eq!(numbers, [1, u16::MAX]);
-        assert_eq!(meddler.from_hub(puback(u16::MAX)), None);
-        assert_eq!(meddler.from_hub(puback(1)), Some(puback(1)));
-        assert_eq!(meddler.from_hub(puback(u16::MAX)), Some(puback(u16::MAX)), "it is nobody's now");
+        assert_eq!(meddler.hub_sent(puback(u16::MAX)), None);
+        assert_eq!(meddler.hub_sent(puback(1)), Some(puback(1)));
+        assert_eq!(meddler.hub_sent(puback(u16::MAX)), Some(puback(u16::MAX)), "it is nobody's now");
         let (out, done) = sent(2, FrameFaults { repeat: 0.5, ..NONE }, 100);
         assert!((30..70).contains(&done.repeated), "{}", done.repeated);
         assert_eq!(out.len() as u64, 100 + done.repeated);
@@ -256,10 +256,10 @@ mod tests {
     #[test]
     fn repetitions_leave_the_agent_the_room_that_the_hub_gave() {
         let (mut meddler, mut done) = (connected(3), Meddled::default());
-        meddler.from_hub(packet(0x20, &[0, 0, 3, 0x21, 0, 20]));
+        meddler.hub_sent(packet(0x20, &[0, 0, 3, 0x21, 0, 20]));
         let faults = FrameFaults { repeat: 1., ..NONE };
         for number in 1..=15 {
-            meddler.from_agent(frame(number, b"payload"), &faults, &mut done);
+            meddler.agent_sent(frame(number, b"payload"), &faults, &mut done);
         }
         meddler.release(&faults, &mut done);
         assert_eq!(done.repeated, 3, "15 of the agent's and these are fewer than 20");
@@ -279,11 +279,11 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=32).collect::<Vec<_>>());
         let (mut meddler, mut done) = (connected(4), Meddled::default());
-        assert!(meddler.from_agent(frame(1, b"payload"), &faults, &mut done).is_empty() && meddler.holds());
+        assert!(meddler.agent_sent(frame(1, b"payload"), &faults, &mut done).is_empty() && meddler.holds());
         let ping = packet(0xc0, &[]);
-        assert_eq!(meddler.from_agent(ping.clone(), &faults, &mut done), [ping]);
+        assert_eq!(meddler.agent_sent(ping.clone(), &faults, &mut done), [ping]);
         let goodbye = packet(0xe0, &[]);
-        assert_eq!(meddler.from_agent(goodbye.clone(), &faults, &mut done), [frame(1, b"payload"), goodbye]);
+        assert_eq!(meddler.agent_sent(goodbye.clone(), &faults, &mut done), [frame(1, b"payload"), goodbye]);
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         let faults = FrameFaults { repeat: 1., reorder: 9, damage: 1. };
         let (mut meddler, mut done) = (connected(8), Meddled::default());
         let status = packet(0x33, b"\0\x19onhand/v1/agents/a/status\0\x01\0{}");
-        assert_eq!(meddler.from_agent(status.clone(), &faults, &mut done), [status]);
+        assert_eq!(meddler.agent_sent(status.clone(), &faults, &mut done), [status]);
         assert_eq!(done.frames, 0);
     }
 }

@@ -31,7 +31,7 @@ impl Splitter {
     }
 
     /// The next packet, if it is there as a whole.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, NotMqtt> {
+    pub(super) fn take(&mut self) -> Result<Option<Bytes>, NotMqtt> {
         let Some(kind) = self.buffer.first() else { return Ok(None) };
         if self.begins.is_some_and(|first| first != *kind) {
             return Err(NotMqtt);
@@ -185,7 +185,7 @@ mod tests {
             let (mut splitter, mut found) = (Splitter::of_client(), Vec::new());
             for piece in sent.chunks(size) {
                 splitter.push(piece);
-                while let Some(packet) = splitter.next().unwrap() {
+                while let Some(packet) = splitter.take().unwrap() {
                     found.push(packet);
                 }
             }
@@ -198,7 +198,7 @@ mod tests {
         for noise in [&[0x16, 3, 1, 2][..], &[0x10, 0xff, 0xff, 0xff, 0xff, 1]] {
             let mut splitter = Splitter::of_client();
             splitter.push(noise);
-            assert_eq!(splitter.next(), Err(NotMqtt));
+            assert_eq!(splitter.take(), Err(NotMqtt));
             assert_eq!(splitter.rest(), noise);
         }
     }

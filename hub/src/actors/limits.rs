@@ -1,0 +1,20 @@
+//! How much the actors may hold.
+
+use std::time::Duration;
+
+/// Caps, over all stores of the process.
+#[derive(Debug, Clone)]
+pub struct ActorLimits {
+    /// Most live items.
+    pub live_items: usize,
+    /// An item that nothing happened to for so long is passivated.
+    pub idle_after: Duration,
+    /// Most remembered identities (32 bytes each, about).
+    pub identities: usize,
+}
+
+impl Default for ActorLimits {
+    fn default() -> Self {
+        Self { live_items: 100_000, idle_after: Duration::from_secs(300), identities: 16_000_000 }
+    }
+}

@@ -1,0 +1,60 @@
+//! A thousand agents that come back at once: the hub is killed while they sell, stays away, and finds all of them waiting.
+
+use crate::live_store::{LiveStore, in_words};
+use crate::peak::Peak;
+use crate::report::{Report, megabytes, number};
+use onhand_tests::sandbox::{HubOptions, Program, binary, wait_until};
+use onhand_tests::{Agent, Hub, Sandbox};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const AGENTS: i32 = 1_000;
+/// Transactions per second, of all of them.
+const RATE: u32 = 3_000;
+const BEFORE: Duration = Duration::from_secs(10);
+const AWAY: Duration = Duration::from_secs(60);
+const ITEMS: u32 = 50;
+
+/// See the module.
+pub fn measure(report: &mut Report) {
+    let sandbox = Sandbox::new();
+    let live_store = AGENTS + 1;
+    let names: Vec<String> = (1..=live_store).map(|store| format!("store {store}")).collect();
+    sandbox.write_stores(&(1..).zip(names.iter().map(String::as_str)).collect::<Vec<_>>());
+    let mut hub = Hub::start(&sandbox, HubOptions::with(&["--silver-interval", "1s", "--gold-interval", "5s"]));
+    let live = Agent::start(&sandbox, "live", &live_store.to_string(), &hub.mqtt_url());
+    let before = LiveStore::sell_for(&live, &hub, live_store, Duration::from_secs(5));
+    let mut load = Program::new("load", sandbox.path("load.log"));
+    let mut command = Command::new(binary("onhand-simulator"));
+    command.args(["load", "--hub", &hub.mqtt_url(), "--stores", &AGENTS.to_string(), "--rate", &RATE.to_string()]);
+    let duration = format!("{}s", (BEFORE + AWAY).as_secs());
+    command.args(["--items", &ITEMS.to_string(), "--duration", &duration, "--give-up-after", "10min"]);
+    load.start(command);
+    std::thread::sleep(BEFORE);
+    hub.kill();
+    std::thread::sleep(AWAY);
+
+    let began = Instant::now();
+    hub.restart();
+    let of_hub = Peak::watch(hub.id());
+    let open = LiveStore::open(&live, &hub, live_store);
+    let connected = || hub.metric("onhand_hub_gateway_connections") > f64::from(AGENTS);
+    wait_until("all agents are there", || hub.log_tail(), connected);
+    let all_there = began.elapsed().as_secs_f64();
+    let ended = load.wait();
+    let drained = began.elapsed().as_secs_f64();
+    assert!(ended.success(), "{}\n{}", load.log(), hub.log_tail());
+    hub.wait_settled();
+    let meanwhile = open.close();
+    let waited =
+        format!("{} agents with {} transactions", number(AGENTS.into()), number(f64::from(RATE) * AWAY.as_secs_f64()));
+    report.figure(&format!("herd: {waited}: hub's start to all connected"), format!("{all_there:.1} s"), "");
+    report.figure("herd: hub's start to all of it durable", format!("{drained:.1} s"), "");
+    report.figure("herd: hub, most resident", megabytes(of_hub.most()), "512 MB");
+    report.figure("herd: another store, POS to the hub's API, before", in_words(before), "");
+    report.figure("herd: another store, POS to the hub's API, meanwhile", in_words(meanwhile), "");
+    let refused = hub.pipeline_number("quarantined");
+    assert!(refused == 0., "{refused} rows in quarantine");
+    let after = LiveStore::sell_for(&live, &hub, live_store, Duration::from_secs(5));
+    report.figure("herd: another store, POS to the hub's API, afterwards", in_words(after), "");
+}

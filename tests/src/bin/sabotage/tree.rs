@@ -1,0 +1,97 @@
+//! A copy of the tree, to be spoilt.
+//!
+//! It is built into the same target folder: another path makes other packages of the workspace, and what they depend on is not
+//! built again. What lies in target/release afterwards comes from the copy, until the tree itself is built once more.
+
+use crate::patch::Patch;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The tree, and where its copy and what is built from that lie.
+pub struct Tree {
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
+
+impl Tree {
+    /// Of the workspace at `root`, with everything in `folder`.
+    pub fn new(root: PathBuf, folder: PathBuf) -> Self {
+        Self { root, folder }
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.folder.join("tree")
+    }
+
+    /// Makes the copy what the tree is but for a patch.
+    pub fn with(&self, patch: &Patch) -> Result<(), String> {
+        let listed = run(Command::new("git").args(["ls-files", "-z"]).current_dir(&self.root))?;
+        for name in listed.split('\0').filter(|name| !name.is_empty()) {
+            self.refresh(name).map_err(|error| format!("copy {name}: {error}"))?;
+        }
+        let mut apply = Command::new("git");
+        // The copy lies in the tree's own target folder, but is no part of it.
+        apply.env("GIT_CEILING_DIRECTORIES", &self.folder).current_dir(self.copy());
+        run(apply.arg("apply").arg(&patch.file)).map(drop)
+    }
+
+    /// Writes a file where it differs, so that nothing is built again for its time alone.
+    fn refresh(&self, name: &str) -> std::io::Result<()> {
+        let (from, to) = (self.root.join(name), self.copy().join(name));
+        let Ok(content) = std::fs::read(from) else { return Ok(()) };
+        if std::fs::read(&to).is_ok_and(|there| there == content) {
+            return Ok(());
+        }
+        std::fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
+        std::fs::write(to, content)
+    }
+
+    /// Builds agent and hub from the copy; returns the folder in which they are, and nothing else's are.
+    pub fn build(&self, name: &str) -> Result<PathBuf, String> {
+        build(&self.copy(), &self.target())?;
+        let binaries = self.folder.join(name);
+        std::fs::create_dir_all(&binaries).map_err(|error| format!("make {}: {error}", binaries.display()))?;
+        for built in BUILT {
+            let copied = std::fs::copy(self.target().join("release").join(built), binaries.join(built));
+            copied.map_err(|error| format!("copy {built}: {error}"))?;
+        }
+        Ok(binaries)
+    }
+
+    /// Has target/release hold again what the tree itself makes.
+    pub fn restore_binaries(&self) -> Result<(), String> {
+        build(&self.root, &self.target())
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.parent().expect("it lies in the target folder").to_owned()
+    }
+}
+
+fn build(tree: &Path, target: &Path) -> Result<(), String> {
+    let mut command = cargo();
+    // The same packages as everywhere, so that dependencies keep their features.
+    command.args(["build", "--release", "--workspace", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name]));
+    run(command.arg("--target-dir").arg(target).current_dir(tree)).map(drop)
+}
+
+/// cargo, without what the cargo that runs this says of this program: some build scripts would take that for a change.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST")) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
