@@ -1,19 +1,22 @@
 //! The outbox: what the agent has promised to deliver, on disk, until the hub says that it is durable there.
 //!
-//! It knows numbers, bounds and acknowledgements; `store` knows the database. What holds:
+//! It knows numbers, bounds and acknowledgements; `store` knows the database, `recovery` what to do when that is damaged.
+//! What holds:
 //! - A frame never changes.
 //! - Numbering begins anew, in a new epoch, whenever the outbox is opened: a disk that was set back to an older copy can
 //!   give no number twice.
 //! - Nothing is sent before it is durable, so the hub can never have seen more than the outbox wrote, unless the disk went
-//!   back. `append` returns only when its frames would survive pulling the plug: `flush()` of sled ends in
-//!   `sync_file_range`, `fdatasync` must follow.
+//!   back. `append` returns only when its frames would survive pulling the plug (see `durable_writes`).
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
 //! - An ack may name a single frame, whatever lies before it (several gateways behind one broker): a hole appears in the
 //!   numbers. `acked_seq` in the envelope rises only up to the first frame that is left.
 //! - After a write or a flush that failed nothing more is written: a kernel may drop what it could not write, and say of
 //!   the next flush that all is well. The agent ends, and what was never answered is sent again by the tills.
 
+mod durable_writes;
 mod progress;
+mod recovery;
+mod sled_log;
 mod store;
 
 use crate::window::FrameKey;
@@ -137,8 +140,7 @@ impl Outbox {
     /// # Errors
     /// When another agent has it open, or the disk does not answer.
     pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<Self, OutboxError> {
-        let store = Store::open(path)?;
-        let state = store.load()?;
+        let (store, state) = recovery::open(path)?;
         let outbox = Self {
             path: path.to_owned(),
             max_bytes,

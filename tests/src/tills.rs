@@ -82,6 +82,8 @@ pub struct Till {
     store: i32,
     number: u64,
     rng: ChaCha8Rng,
+    /// What its ids begin with.
+    prefix: String,
     /// What was accepted.
     pub ledger: Ledger,
 }
@@ -93,8 +95,14 @@ impl Till {
             store,
             number: seed << 32,
             rng: ChaCha8Rng::seed_from_u64(seed << 16 | store as u64),
+            prefix: "t".to_owned(),
             ledger: Ledger::default(),
         }
+    }
+
+    /// A till whose ids are as long as they may be: what it sells takes much room.
+    pub fn with_long_ids(store: i32, seed: u64) -> Self {
+        Self { prefix: "t".repeat(200), ..Self::new(store, seed) }
     }
 
     /// A sale (now and then a restock, shrinkage or bopis) of one to five lines, at most 30 days after opening.
@@ -106,7 +114,7 @@ impl Till {
             .collect();
         let second = self.rng.random_range(0..30 * 86_400);
         json!({
-            "trans_id": format!("t-{}-{}", self.store, self.number),
+            "trans_id": format!("{}-{}-{}", self.prefix, self.store, self.number),
             "store_id": self.store,
             "date_time": date_time(OPENING + second),
             "change_type_id": self.rng.random_range(1..=4),
@@ -137,6 +145,11 @@ impl Till {
         if self.rng.random_range(0..8) == 0 {
             deliver(&format!("{agent_url}/v1/transactions"), &batch[0]);
         }
+    }
+
+    /// Takes down documents that an agent has taken.
+    pub fn was_taken(&mut self, documents: &[Value]) {
+        documents.iter().for_each(|document| self.ledger.transaction(document));
     }
 
     /// Sends a document of its own making; it must be taken.

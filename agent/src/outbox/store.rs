@@ -9,7 +9,7 @@
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
 
 use super::progress::{Backlog, Progress, State};
-use super::{FrameInfo, OutboxError};
+use super::{FrameInfo, OutboxError, durable_writes};
 use crate::folders::create_durably;
 use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
@@ -51,6 +51,8 @@ impl Store {
         let db = open_when_unlocked(path)?;
         let (index, bodies, meta) = (db.open_tree("index")?, db.open_tree("bodies")?, db.open_tree("meta")?);
         let file = File::open(path.join("db"))?;
+        // sled never syncs its settings, and does not start without them.
+        File::open(path.join("conf"))?.sync_all()?;
         let store = Self {
             db,
             index,
@@ -72,7 +74,9 @@ impl Store {
     pub(super) fn sync(&self) -> Result<(), OutboxError> {
         self.before_write()?;
         self.db.flush()?;
-        self.file.sync_data()?;
+        if !durable_writes::used() {
+            self.file.sync_data()?;
+        }
         Ok(())
     }
 
@@ -96,13 +100,19 @@ impl Store {
         let mut behind = [0; 16];
         for entry in &self.index {
             let entry = entry?;
-            let info = read_info(&entry)?;
+            let info = read_info(&entry.0, &entry.1)?;
             let progress = epochs.entry(info.key.epoch).or_default();
             progress.written = progress.written.max(info.last_seq());
             if info.last_seq() <= progress.told {
                 // The hub's word was written down, the removal was interrupted: the same word will not remove it again.
                 self.remove(&info)?;
                 continue;
+            }
+            // Chunks are written in order, before the entry: if the last one is there, all are.
+            if let Some(last) = chunk_keys(&info).last()
+                && !self.bodies.contains_key(last)?
+            {
+                return Err(OutboxError::Damaged(format!("{:?} has lost its body", info.key)));
             }
             if info.inline.is_some() {
                 // Going through them is one access for a whole page of bodies: see LOOKS.
@@ -192,19 +202,19 @@ impl Store {
     /// The frame at a place, if there is one.
     pub(super) fn frame(&self, key: FrameKey) -> Result<Option<FrameInfo>, OutboxError> {
         let key = key_bytes(key);
-        self.index.get(key)?.map(|value| read_info(&(key.as_slice().into(), value))).transpose()
+        self.index.get(key)?.map(|value| read_info(&key, &value)).transpose()
     }
 
     /// The frames of one epoch, in order.
     pub(super) fn frames_of(&self, epoch: Epoch) -> impl Iterator<Item = Result<FrameInfo, OutboxError>> + use<> {
-        self.index.range(epoch_range(epoch)).map(|entry| read_info(&entry?))
+        self.index.range(epoch_range(epoch)).map(read_entry)
     }
 
     /// The first frame behind `cursor`.
     pub(super) fn next_after(&self, cursor: Option<FrameKey>) -> Result<Option<FrameInfo>, OutboxError> {
         use std::ops::Bound::{Excluded, Unbounded};
         let lower = cursor.map_or(Unbounded, |c| Excluded(key_bytes(c).to_vec()));
-        self.index.range::<Vec<u8>, _>((lower, Unbounded)).next().map(|entry| read_info(&entry?)).transpose()
+        self.index.range::<Vec<u8>, _>((lower, Unbounded)).next().map(read_entry).transpose()
     }
 
     /// The highest number that was given in an epoch.
@@ -314,12 +324,33 @@ fn epoch_range(epoch: Epoch) -> std::ops::Range<Vec<u8>> {
     start(epoch.0)..start(epoch.0.saturating_add(1))
 }
 
-fn read_u64(bytes: &[u8]) -> Result<u64, OutboxError> {
+/// The keys of a frame's chunks, in order; none if its body is in the index.
+pub(super) fn chunk_keys(info: &FrameInfo) -> impl DoubleEndedIterator<Item = [u8; 17]> + use<> {
+    let (key, inline) = (info.key, info.len as usize <= INLINE);
+    let chunks = if inline { 0 } else { (info.len as usize).div_ceil(CHUNK) };
+    (0..chunks).map(move |index| chunk_key(key, index))
+}
+
+/// What an entry of `meta` speaks of: `w` for written, `a` for acknowledged, and the epoch.
+pub(super) fn read_meta_key(key: &[u8]) -> Option<(u8, Epoch)> {
+    match key.split_first()? {
+        (&kind @ (b'w' | b'a'), epoch) => Some((kind, Epoch(u64::from_be_bytes(epoch.try_into().ok()?)))),
+        _ => None,
+    }
+}
+
+pub(super) fn read_u64(bytes: &[u8]) -> Result<u64, OutboxError> {
     let bytes = bytes.try_into().map_err(|_| OutboxError::Damaged(format!("{bytes:?} is not a number")))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn read_info((key, value): &(sled::IVec, sled::IVec)) -> Result<FrameInfo, OutboxError> {
+fn read_entry(entry: sled::Result<(sled::IVec, sled::IVec)>) -> Result<FrameInfo, OutboxError> {
+    let (key, value) = entry?;
+    read_info(&key, &value)
+}
+
+/// What an entry of `index` says.
+pub(super) fn read_info(key: &[u8], value: &[u8]) -> Result<FrameInfo, OutboxError> {
     if key.len() != 16 || value.len() < 16 {
         return Err(OutboxError::Damaged(format!("an index entry of {} and {} bytes", key.len(), value.len())));
     }

@@ -107,6 +107,11 @@ impl Agent {
         post(&self.url("/v1/transactions"), "application/json", body).expect("the agent answers")
     }
 
+    /// Sends documents; `None` if it does not answer.
+    pub fn try_transactions(&self, documents: &[Value]) -> Option<Answer> {
+        post(&self.url("/v1/transactions"), "application/json", Value::from(documents).to_string())
+    }
+
     /// Sends JSON to `/v1/counts`.
     pub fn counts(&self, body: impl AsRef<[u8]>) -> Answer {
         post(&self.url("/v1/counts"), "application/json", body).expect("the agent answers")

@@ -8,6 +8,8 @@
 mod agent;
 mod azurite;
 mod clock;
+pub mod disk_image;
+mod faulty_disk;
 mod gcs;
 mod http;
 mod hub;
@@ -23,6 +25,8 @@ mod wire;
 pub use agent::Agent;
 pub use azurite::Azurite;
 pub use clock::Clock;
+pub use disk_image::Cut;
+pub use faulty_disk::FaultyDisk;
 pub use gcs::Gcs;
 pub use http::{Answer, client, get, get_json, get_within, post, post_by};
 use hub::hash_password;

@@ -1,0 +1,105 @@
+use super::super::test_support::{frame, outbox};
+use super::super::{NewFrame, Outbox};
+use super::*;
+use onhand_common::topics::DurableAck;
+use std::os::unix::fs::FileExt;
+
+/// Bodies of what is in the outbox, in its order.
+fn bodies(outbox: &Outbox) -> Vec<Vec<u8>> {
+    let mut infos = Vec::new();
+    let mut cursor = None;
+    while let Some(info) = outbox.next_after(cursor).unwrap() {
+        cursor = Some(info.key);
+        infos.push(info);
+    }
+    infos.iter().map(|info| outbox.store.body(info).unwrap()).collect()
+}
+
+/// An outbox of 40 frames, large ones and small ones, the first 10 acknowledged; the bodies that are left.
+fn filled(dir: &Path) -> Vec<Vec<u8>> {
+    let outbox = outbox(dir, 1 << 30);
+    let frames: Vec<NewFrame> = (0..40).map(|n| frame(&format!("f{n}"), if n % 2 == 0 { 1 } else { 400 })).collect();
+    outbox.append(&frames).unwrap();
+    let seq = Seq(frames[..10].iter().map(|frame| u64::from(frame.count)).sum());
+    outbox.acknowledge(DurableAck { epoch: outbox.epoch(), seq, resend: false, frame: None }).unwrap();
+    outbox.flush().unwrap();
+    frames.into_iter().skip(10).map(|frame| frame.body).collect()
+}
+
+#[test]
+fn a_snapshot_that_was_not_finished_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = filled(dir.path());
+    fs::write(dir.path().join("outbox/snap.7FFFFFFFFFFFFFFF.generating"), b"").unwrap();
+    assert_eq!(bodies(&outbox(dir.path(), 1 << 30)), left);
+    assert!(!dir.path().join("outbox.damaged").exists(), "there was nothing to salvage");
+}
+
+#[test]
+fn what_sled_does_not_open_is_salvaged_whole() {
+    for damage in ["conf", "snap."] {
+        let dir = tempfile::tempdir().unwrap();
+        let left = filled(dir.path());
+        let mut damaged = 0;
+        for entry in fs::read_dir(dir.path().join("outbox")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with(damage) {
+                let length = fs::metadata(&path).unwrap().len();
+                fs::write(&path, vec![0; length as usize]).unwrap();
+                damaged += 1;
+            }
+        }
+        assert!(damaged > 0, "there is no {damage}");
+        let outbox = outbox(dir.path(), 1 << 30);
+        assert_eq!(bodies(&outbox), left, "{damage}");
+        assert_eq!(outbox.backlog().frames, 30);
+        assert!(dir.path().join("outbox.damaged/db").exists());
+        outbox.append(&[frame("more", 3)]).unwrap();
+    }
+}
+
+#[test]
+fn whatever_part_of_the_file_is_gone_the_rest_is_kept_and_the_loss_is_named() {
+    let mut salvages = 0;
+    for sector in 0..24_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let left = filled(dir.path());
+        let db = File::options().write(true).open(dir.path().join("outbox/db")).unwrap();
+        let length = db.metadata().unwrap().len();
+        db.write_all_at(&[0xAA; 512], length * sector / 24).unwrap();
+        drop(db);
+        let outbox = outbox(dir.path(), 1 << 30);
+        let kept = bodies(&outbox);
+        assert!(kept.iter().all(|body| left.contains(body)), "sector {sector}: something that never was");
+        salvages += u32::from(dir.path().join("outbox.damaged").exists());
+        outbox.append(&[frame("more", 3)]).unwrap();
+    }
+    assert!(salvages > 0, "sled opened all of them");
+}
+
+#[test]
+fn a_replacement_that_is_interrupted_is_finished_or_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = filled(dir.path());
+    let path = dir.path().join("outbox");
+    // Before the old one was moved: what was begun is thrown away.
+    fs::create_dir(dir.path().join("outbox.salvaged")).unwrap();
+    assert_eq!(bodies(&outbox(dir.path(), 1 << 30)), left);
+    assert!(!dir.path().join("outbox.salvaged").exists());
+    // After that: the new one is whole.
+    fs::rename(&path, dir.path().join("outbox.salvaged")).unwrap();
+    fs::create_dir(dir.path().join("outbox.damaged")).unwrap();
+    assert_eq!(bodies(&outbox(dir.path(), 1 << 30)), left);
+}
+
+#[test]
+fn gaps_are_what_is_neither_kept_nor_acknowledged() {
+    let mut kept = Kept { frames: 0, events: 0, not_found: Vec::new() };
+    let mut behind = BTreeMap::from([(Epoch(1), Seq(10))]);
+    for (first, last) in [(11, 20), (31, 40)] {
+        note_gap(&mut kept, &mut behind, FrameKey { epoch: Epoch(1), first_seq: Seq(first) }, Seq(last));
+    }
+    note_gap(&mut kept, &mut behind, FrameKey { epoch: Epoch(1), first_seq: Seq(51) }, Seq(50));
+    note_gap(&mut kept, &mut behind, FrameKey { epoch: Epoch(2), first_seq: Seq(1) }, Seq(5));
+    assert_eq!(kept.gaps(), "21-30 of epoch 1, 41-50 of epoch 1");
+}

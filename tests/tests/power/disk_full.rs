@@ -1,0 +1,104 @@
+//! Full disks: the agent refuses and keeps what it has; the hub acknowledges nothing that it cannot keep. Both go on when
+//! there is room, without anybody's help.
+
+use crate::draw::draw;
+use onhand_tests::sandbox::{FaultyDisk, HubOptions, settle, wait_until};
+use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
+use rand::Rng;
+use std::time::{Duration, Instant};
+
+#[test]
+fn an_agent_whose_disk_is_full_refuses_and_goes_on_when_there_is_room() {
+    let (mut rng, rounds) = draw(4);
+    let sandbox = Sandbox::new();
+    let hub = Hub::start(&sandbox, HubOptions::default());
+    let mut disk = FaultyDisk::mount(&sandbox.path("agents/a"));
+    let mut agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let mut till = Till::with_long_ids(1, 5);
+    for round in 1..=rounds {
+        till.sell(&agent.url(""), 200);
+        hub.freeze();
+        // The agent keeps 8 MiB in reserve: sometimes it comes that far, sometimes something else has taken them, too.
+        disk.set_room(if rng.random_bool(0.5) { 9 << 20 } else { rng.random_range(0..200_000) });
+        let refused = loop {
+            let documents: Vec<_> = (0..500).map(|_| till.document()).collect();
+            let answer = agent.try_transactions(&documents);
+            match answer.as_ref().map(|answer| answer.status) {
+                Some(200) => till.was_taken(&documents),
+                _ => break answer,
+            }
+        };
+        let refused = refused.expect("it answers");
+        assert!([507, 503].contains(&refused.status), "{refused:?}");
+        assert!(refused.text.contains("full"), "it does not say why: {refused:?}");
+        if rng.random_bool(0.5) {
+            disk.power_cut(&mut rng);
+            agent.kill();
+            disk.restore();
+            disk.heal();
+            agent.restart();
+        } else {
+            disk.heal();
+        }
+        hub.thaw();
+        eprintln!("round {round}: refused with {}", refused.status);
+        // A disk that was really full has ended it; whoever supervises it starts it again.
+        let until = Instant::now() + Duration::from_secs(3);
+        while agent.runs() && Instant::now() < until {
+            if agent.status()["trouble"].is_null() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if !agent.runs() {
+            agent.restart();
+        }
+        till.sell(&agent.url(""), 200);
+        settle(&hub, &[&agent]);
+    }
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
+
+#[test]
+fn a_hub_whose_lake_is_full_acknowledges_nothing_and_goes_on_when_there_is_room() {
+    let (mut rng, rounds) = draw(3);
+    let sandbox = Sandbox::new();
+    let mut disk = FaultyDisk::mount(&sandbox.lake());
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let mut till = Till::new(1, 6);
+    for round in 1..=rounds {
+        till.sell(&agent.url(""), 100);
+        settle(&hub, &[&agent]);
+        disk.set_room(rng.random_range(0..60_000));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            till.sell(&agent.url(""), 300);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let waits = agent.backlog();
+        assert!(waits > Some(0), "acknowledged without room\n{}", hub.log_tail());
+        let ended = !hub.runs();
+        eprintln!("round {round}: {waits:?} wait, the hub has ended: {ended}");
+        if rng.random_bool(0.5) {
+            disk.power_cut(&mut rng);
+            if !ended {
+                hub.kill();
+            }
+            disk.restore();
+            disk.heal();
+            hub.restart();
+        } else {
+            disk.heal();
+            if ended {
+                hub.restart();
+            }
+        }
+        wait_until("the backlog goes", || hub.log_tail(), || agent.backlog() == Some(0));
+    }
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    let copy = sandbox.path("copy");
+    onhand_tests::sandbox::copy_folder(&sandbox.lake(), &copy);
+    judge(&copy, &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}

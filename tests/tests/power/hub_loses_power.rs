@@ -1,0 +1,55 @@
+//! The plug of the hub's machine is pulled, again and again. The agents have removed what it acknowledged: its lake must
+//! still have it, readable and equal.
+
+use crate::draw::{cut, draw};
+use onhand_tests::sandbox::{FaultyDisk, HubOptions, copy_folder, settle};
+use onhand_tests::{Agent, Hub, Ledger, Sandbox, Till, Verdict, judge, verify};
+use rand::Rng;
+
+#[test]
+fn a_hub_whose_power_goes_loses_nothing_that_it_acknowledged() {
+    let (mut rng, rounds) = draw(15);
+    let sandbox = Sandbox::new();
+    let mut disk = FaultyDisk::mount(&sandbox.lake());
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agents =
+        [Agent::start(&sandbox, "a", "1", &hub.mqtt_url()), Agent::start(&sandbox, "b", "2,3", &hub.mqtt_url())];
+    let selling = [(0, 1), (1, 2), (1, 3)].map(|(agent, store)| Till::new(store, 1).sell_on(&agents[agent], 100));
+    let mut lost = (0, 0, 0, 0, 0);
+    for round in 1..=rounds {
+        let found = cut(&mut disk, &mut rng, 2_500.);
+        hub.kill();
+        disk.restore();
+        if rng.random_bool(0.3) {
+            // And once more, in the middle of its recovery.
+            hub.start_process();
+            cut(&mut disk, &mut rng, 400.);
+            hub.kill();
+            disk.restore();
+        }
+        if rng.random_bool(0.3) {
+            let (status, said) = verify(&sandbox.lake());
+            assert!(status == 0 || said.contains("is not there"), "verify after a cut: {status}\n{said}");
+        }
+        hub.restart();
+        lost = (
+            lost.0 + found.pages,
+            lost.1 + found.pages_lost,
+            lost.2 + found.pages_torn,
+            lost.3 + found.names,
+            lost.4 + found.names_lost,
+        );
+        eprintln!("round {round}: {found:?}");
+    }
+    hub.let_work();
+    let mut ledger = Ledger::default();
+    for selling in selling {
+        ledger.add(selling.stop().ledger);
+    }
+    settle(&hub, &[&agents[0], &agents[1]]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    eprintln!("{rounds} cuts; pages not synced, lost, torn, names, names lost: {lost:?}; {} lines", ledger.lines());
+    let copy = sandbox.path("copy");
+    copy_folder(&sandbox.lake(), &copy);
+    judge(&copy, &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
