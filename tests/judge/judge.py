@@ -95,11 +95,23 @@ def judge_latest(judge):
         WHERE l.quantity <> n.quantity""")
 
 
-def judge_lines(judge, file):
-    """Silver's lines are just those in a CSV file: store_id, trans_id, item_id, quantity."""
-    judge.connection.execute("CREATE TABLE sent_lines AS SELECT * FROM read_csv(?, header = true, all_varchar = true)", [file])
-    judge.equal("lines", "silver", "SELECT store_id, trans_id, item_id, quantity FROM inventory_change", "what was sent",
-                "SELECT CAST(store_id AS INTEGER), trans_id, CAST(item_id AS INTEGER), CAST(quantity AS INTEGER) FROM sent_lines")
+def judge_sent(judge, what, table, types, file, free):
+    """A table of silver holds each row of one CSV file once, beside them at most rows of another, and nothing else."""
+    columns = ", ".join(types)
+    picked = ", ".join(f"CAST({kind.format(column)}) AS {column}" for column, kind in types.items())
+    for name, path in [("sent", file), ("free", free)]:
+        rows = f"SELECT * FROM read_csv('{path}', header = true, all_varchar = true)" if path else \
+            f"SELECT {', '.join(f'NULL::VARCHAR AS {column}' for column in types)} WHERE false"
+        judge.connection.execute(f"CREATE OR REPLACE TABLE {name}_{table} AS SELECT {picked} FROM ({rows})")
+    found, sent = f"SELECT {columns} FROM {table}", f"SELECT {columns} FROM sent_{table}"
+    judge.none(f"{what}: owed, and not in silver", f"({sent}) EXCEPT ALL ({found})")
+    judge.none(f"{what}: in silver, and nobody sent it (so often)",
+               f"({found}) EXCEPT ALL ({sent} UNION ALL SELECT {columns} FROM free_{table})")
+
+
+LINE = {"store_id": "{} AS INTEGER", "trans_id": "{} AS VARCHAR", "item_id": "{} AS INTEGER", "quantity": "{} AS INTEGER"}
+COUNT = {"store_id": "{} AS INTEGER", "item_id": "{} AS INTEGER", "date_time": "epoch_us(CAST({} AS TIMESTAMPTZ)) AS BIGINT",
+         "quantity": "{} AS INTEGER"}
 
 
 def csv(connection, name, files, columns):
@@ -157,7 +169,11 @@ def main():
     parser.add_argument("--expect-changes", type=int, metavar="N", help="silver holds so many lines")
     parser.add_argument("--expect-counts", type=int, metavar="N", help="silver holds so many counts")
     parser.add_argument("--expect-gold", type=int, metavar="N", help="gold holds so many rows")
+    parser.add_argument("--expect-quarantine", type=int, metavar="N", help="quarantine holds so many rows")
     parser.add_argument("--expect-lines", metavar="FILE", help="silver holds just these lines: a CSV file")
+    parser.add_argument("--free-lines", metavar="FILE", help="beside them, it may hold these")
+    parser.add_argument("--expect-count-rows", metavar="FILE", help="silver holds just these counts: a CSV file")
+    parser.add_argument("--free-count-rows", metavar="FILE", help="beside them, it may hold these")
     parser.add_argument("--dataset", metavar="DIR", help="silver and gold are what these files say")
     arguments = parser.parse_args()
     connection = duckdb.connect()
@@ -174,8 +190,11 @@ def main():
         judge.number("lines in silver", arguments.expect_changes, "SELECT count(*) FROM inventory_change")
         judge.number("counts in silver", arguments.expect_counts, "SELECT count(*) FROM inventory_snapshot")
         judge.number("rows in gold", arguments.expect_gold, "SELECT count(*) FROM inventory_current")
+        judge.number("rows in quarantine", arguments.expect_quarantine, "SELECT count(*) FROM quarantine")
         if arguments.expect_lines:
-            judge_lines(judge, arguments.expect_lines)
+            judge_sent(judge, "lines", "inventory_change", LINE, arguments.expect_lines, arguments.free_lines)
+        if arguments.expect_count_rows:
+            judge_sent(judge, "counts", "inventory_snapshot", COUNT, arguments.expect_count_rows, arguments.free_count_rows)
         if arguments.dataset:
             judge_dataset(judge, arguments.dataset)
     except (LogError, duckdb.Error, OSError) as error:

@@ -17,6 +17,14 @@ pub struct Verdict {
     pub gold: Option<u64>,
     /// Just these lines: a CSV file.
     pub lines: Option<PathBuf>,
+    /// Beside those, lines that may be there once: a CSV file.
+    pub free_lines: Option<PathBuf>,
+    /// Just these counts: a CSV file.
+    pub count_rows: Option<PathBuf>,
+    /// Beside those, counts that may be there once: a CSV file.
+    pub free_count_rows: Option<PathBuf>,
+    /// Rows in quarantine.
+    pub quarantine: Option<u64>,
     /// What this dataset's own files say.
     pub dataset: Option<PathBuf>,
 }
@@ -49,14 +57,23 @@ pub fn judge_so_far(lake: &Path, expected: &Verdict) -> (i32, String) {
 fn judging(lake: &Path, expected: &Verdict) -> Command {
     let mut command = python("judge.py");
     command.arg(lake);
-    for (flag, number) in
-        [("--expect-changes", expected.changes), ("--expect-counts", expected.counts), ("--expect-gold", expected.gold)]
-    {
+    for (flag, number) in [
+        ("--expect-changes", expected.changes),
+        ("--expect-counts", expected.counts),
+        ("--expect-gold", expected.gold),
+        ("--expect-quarantine", expected.quarantine),
+    ] {
         if let Some(number) = number {
             command.args([flag, &number.to_string()]);
         }
     }
-    for (flag, path) in [("--expect-lines", &expected.lines), ("--dataset", &expected.dataset)] {
+    for (flag, path) in [
+        ("--expect-lines", &expected.lines),
+        ("--free-lines", &expected.free_lines),
+        ("--expect-count-rows", &expected.count_rows),
+        ("--free-count-rows", &expected.free_count_rows),
+        ("--dataset", &expected.dataset),
+    ] {
         if let Some(path) = path {
             command.arg(flag).arg(path);
         }
@@ -176,7 +193,8 @@ pub fn all_rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
         .into()
 }
 
-fn python(script: &str) -> Command {
+/// The command that runs a script of `tests/judge/`.
+pub fn python(script: &str) -> Command {
     let environment = target_folder().parent().expect("target/release lies in target").join("judge/bin/python");
     assert!(environment.is_file(), "{} is not there: run tests/run, which makes it", environment.display());
     let mut command = Command::new(environment);

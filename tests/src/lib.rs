@@ -4,7 +4,9 @@
 //! Everything here panics when something does not go as it must: it is test code, and a panic names the step and shows the
 //! end of the logs.
 
+pub mod build;
 pub mod judge;
+pub mod machine;
 pub mod quarantine;
 pub mod sandbox;
 pub mod tills;

@@ -1,7 +1,7 @@
 //! An agent in its own process.
 
 use super::http::{Answer, get, get_json, post};
-use super::process::binary;
+use super::process::{binary, lasting_port};
 use super::program::Program;
 use super::{Sandbox, wait_until};
 use serde_json::Value;
@@ -41,31 +41,45 @@ impl Agent {
 
     /// As [`Agent::start`], with more arguments.
     pub fn start_with(sandbox: &Sandbox, id: &str, stores: &str, hub: &str, more: &[&str]) -> Self {
-        let mut agent = Self {
-            program: Program::new(&format!("agent {id}"), sandbox.path(&format!("agent-{id}.log"))),
-            id: id.to_owned(),
-            stores: stores.to_owned(),
-            data: sandbox.path(&format!("agents/{id}")),
-            hub: hub.to_owned(),
-            listen: "127.0.0.1:0".to_owned(),
-            more: more.iter().map(|&argument| argument.to_owned()).collect(),
-        };
-        std::fs::create_dir_all(&agent.data).expect("make the agent's folder");
+        let mut agent = Self::new(sandbox, id, stores, hub, sandbox.path(&format!("agents/{id}")), more);
         agent.restart();
         agent
     }
 
+    /// One that has not been started yet, with a data folder of its own.
+    pub fn new(sandbox: &Sandbox, id: &str, stores: &str, hub: &str, data: PathBuf, more: &[&str]) -> Self {
+        std::fs::create_dir_all(&data).expect("make the agent's folder");
+        Self {
+            program: Program::new(&format!("agent {id}"), sandbox.path(&format!("agent-{id}.log"))),
+            id: id.to_owned(),
+            stores: stores.to_owned(),
+            data,
+            hub: hub.to_owned(),
+            listen: format!("127.0.0.1:{}", lasting_port()),
+            more: more.iter().map(|&argument| argument.to_owned()).collect(),
+        }
+    }
+
     /// Starts it again, after its end, where it was.
     pub fn restart(&mut self) {
-        let address = self.data.join("http.addr");
-        let _ = std::fs::remove_file(&address);
+        self.start_process();
+        self.program.wait_for_file(&self.data.join("http.addr"), |text| text.contains(':').then_some(()));
+        let url = self.url("/healthz");
+        wait_until("the agent listens", || self.log_tail(), || get(&url).is_some());
+    }
+
+    /// As [`Agent::restart`], but does not wait until it listens.
+    pub fn start_process(&mut self) {
+        let _ = std::fs::remove_file(self.data.join("http.addr"));
         let mut command = Command::new(binary("onhand-agent"));
         command.args(["run", "--agent-id", &self.id, "--stores", &self.stores, "--hub", &self.hub]);
         command.args(["--listen", &self.listen]).arg("--data").arg(&self.data).args(&self.more);
         self.program.start(command);
-        self.listen = self.program.wait_for_file(&address, |text| text.contains(':').then(|| text.trim().to_owned()));
-        let url = self.url("/healthz");
-        wait_until("the agent listens", || self.log_tail(), || get(&url).is_some());
+    }
+
+    /// Another id from the next start on, and with it another way to the hub.
+    pub fn rename(&mut self, id: &str, hub: &str) {
+        (self.id, self.hub) = (id.to_owned(), hub.to_owned());
     }
 
     /// Its data folder.

@@ -19,15 +19,23 @@ impl Answer {
     }
 }
 
-fn client() -> ureq::Agent {
-    let config =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(30))).http_status_as_error(false);
+/// A client that gives up after a time, and keeps its connections.
+pub fn client(patience: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
     config.build().into()
 }
 
+/// Longest that an answer takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Asks; `None` if nobody answers.
 pub fn get(url: &str) -> Option<Answer> {
-    let mut response = client().get(url).call().ok()?;
+    get_within(url, PATIENCE)
+}
+
+/// As [`get`], for those who have no time.
+pub fn get_within(url: &str, patience: Duration) -> Option<Answer> {
+    let mut response = client(patience).get(url).call().ok()?;
     Some(Answer { status: response.status().as_u16(), text: response.body_mut().read_to_string().ok()? })
 }
 
@@ -39,6 +47,11 @@ pub fn get_json(url: &str) -> Option<Value> {
 
 /// Sends a body; `None` if nobody answers.
 pub fn post(url: &str, content_type: &str, body: impl AsRef<[u8]>) -> Option<Answer> {
-    let mut response = client().post(url).header("content-type", content_type).send(body.as_ref()).ok()?;
+    post_by(&client(PATIENCE), url, content_type, body)
+}
+
+/// As [`post`], by a client that is there.
+pub fn post_by(client: &ureq::Agent, url: &str, content_type: &str, body: impl AsRef<[u8]>) -> Option<Answer> {
+    let mut response = client.post(url).header("content-type", content_type).send(body.as_ref()).ok()?;
     Some(Answer { status: response.status().as_u16(), text: response.body_mut().read_to_string().ok()? })
 }

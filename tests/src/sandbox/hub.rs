@@ -1,7 +1,7 @@
 //! A hub in its own process.
 
 use super::http::{get, get_json, post};
-use super::process::binary;
+use super::process::{binary, lasting_port};
 use super::program::Program;
 use super::{Sandbox, wait_until};
 use serde_json::Value;
@@ -57,17 +57,27 @@ impl DerefMut for Hub {
 impl Hub {
     /// Starts one and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: HubOptions) -> Self {
-        let mut hub = Self {
-            program: Program::new("the hub", sandbox.path("hub.log")),
+        Self::start_named(sandbox, "hub", options)
+    }
+
+    /// As [`Hub::start`], for one of several: its name is that of its log.
+    pub fn start_named(sandbox: &Sandbox, name: &str, options: HubOptions) -> Self {
+        let mut hub = Self::new(sandbox, name, options);
+        hub.restart();
+        hub
+    }
+
+    /// One that has not been started yet.
+    pub fn new(sandbox: &Sandbox, name: &str, options: HubOptions) -> Self {
+        Self {
+            program: Program::new(&format!("the {name}"), sandbox.path(&format!("{name}.log"))),
             options,
             lake: sandbox.lake(),
             reference: sandbox.reference(),
-            addresses: sandbox.path("hub.addr"),
-            mqtt: "127.0.0.1:0".to_owned(),
-            http: "127.0.0.1:0".to_owned(),
-        };
-        hub.restart();
-        hub
+            addresses: sandbox.path(&format!("{name}.addr")),
+            mqtt: format!("127.0.0.1:{}", lasting_port()),
+            http: format!("127.0.0.1:{}", lasting_port()),
+        }
     }
 
     /// Starts it again, after its end, where it was.

@@ -4,22 +4,36 @@
 //! short here. Each tool is a JVM of its own and takes one to two seconds.
 
 use super::Sandbox;
-use super::process::{Process, Ran, installed, lasting_port, run, run_reading};
+use super::process::{Ran, installed, lasting_port, run, run_reading};
+use super::program::Program;
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 /// The cluster's id: 16 bytes in base64, the same for all.
 const CLUSTER: &str = "b25oYW5kLXRlc3RzLWthZg";
 /// How long the console consumer waits for a record before it gives up.
 const CONSUMER_PATIENCE_MS: &str = "30000";
 
-/// A broker with data of its own.
+/// A broker with data of its own, and a [`Program`].
 pub struct Kafka {
-    process: Option<Process>,
+    program: Program,
     folder: PathBuf,
-    log: PathBuf,
     port: u16,
+}
+
+impl Deref for Kafka {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Kafka {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }
 
 impl Kafka {
@@ -79,42 +93,27 @@ impl Kafka {
         }
         let config = sandbox.write("kafka/server.properties", &config);
         run(java("256m").args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(config)).expect_success();
-        let mut kafka = Self { process: None, folder, log: sandbox.path("kafka.log"), port };
+        let mut kafka = Self { program: Program::new("kafka", sandbox.path("kafka.log")), folder, port };
         kafka.restart();
         kafka
     }
 
     /// Starts it again, after its end, where it was.
     pub fn restart(&mut self) {
-        self.process = None;
+        self.start_process();
+        self.program.wait_ready(serves);
+    }
+
+    /// As [`Kafka::restart`], but does not wait until it serves.
+    pub fn start_process(&mut self) {
         let mut command = java("512m");
         command.arg("-Dlevel=info").arg("kafka.Kafka").arg(self.folder.join("server.properties"));
-        let mut process = Process::start("kafka", command, &self.log);
-        process.wait_ready(|printed| printed.contains("Kafka Server started"));
-        self.process = Some(process);
+        self.program.start(command);
     }
 
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.process.as_mut().expect("it runs").kill();
-        self.process = None;
-    }
-
-    /// SIGSTOP.
-    pub fn freeze(&self) {
-        self.process.as_ref().expect("it runs").freeze();
-    }
-
-    /// SIGCONT.
-    pub fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
-    }
-
-    /// SIGTERM; returns how it ended.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let status = self.process.as_mut().expect("it runs").terminate();
-        self.process = None;
-        status
+    /// Whether it serves, in its present life.
+    pub fn serves(&self) -> bool {
+        serves(&self.program.log_of_this_life())
     }
 
     /// What clients are told as `bootstrap.servers`.
@@ -184,11 +183,6 @@ impl Kafka {
         found.into_iter().map(|(_, committed, end)| (committed, end)).collect()
     }
 
-    /// The end of its log.
-    pub fn log_tail(&self) -> String {
-        self.process.as_ref().map_or_else(|| "kafka does not run".to_owned(), Process::log_tail)
-    }
-
     fn tool(&self, class: &str) -> Command {
         let mut command = java("256m");
         command.args([class, "--bootstrap-server", &self.address()]);
@@ -199,6 +193,11 @@ impl Kafka {
         assert!(ran.code == 0, "{}\n{}", ran.output(), self.log_tail());
         ran.stdout
     }
+}
+
+/// What it says once it is up.
+fn serves(printed: &str) -> bool {
+    printed.contains("Kafka Server started")
 }
 
 /// A JVM that starts fast and stays small.

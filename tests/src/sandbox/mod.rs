@@ -28,7 +28,7 @@ pub use clock::Clock;
 pub use disk_image::Cut;
 pub use faulty_disk::FaultyDisk;
 pub use gcs::Gcs;
-pub use http::{Answer, get, get_json, post};
+pub use http::{Answer, client, get, get_json, get_within, post, post_by};
 use hub::hash_password;
 pub use hub::{Hub, HubOptions};
 pub use kafka::Kafka;
@@ -64,6 +64,16 @@ impl Sandbox {
             }
             None => Self { folder: temporary.path().to_owned(), _temporary: Some(temporary) },
         };
+        sandbox.with_reference()
+    }
+
+    /// As [`Sandbox::new`], in a folder that stays.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), _temporary: None }.with_reference()
+    }
+
+    fn with_reference(self) -> Self {
+        let sandbox = self;
         std::fs::create_dir_all(sandbox.reference()).expect("make the reference folder");
         sandbox.write_stores(&[(0, "online"), (1, "store 1"), (2, "store 2"), (3, "store 3")]);
         sandbox.write_change_types(&[(1, "sale"), (2, "restock"), (3, "shrinkage"), (4, "bopis")]);
@@ -105,16 +115,21 @@ impl Sandbox {
         self.write("agents.toml", &entries.join("\n"))
     }
 
-    /// Writes `store.txt`.
+    /// Writes `store.txt`; a hub that runs never sees half of it.
     pub fn write_stores(&self, stores: &[(i32, &str)]) {
         let rows: String = stores.iter().map(|(id, name)| format!("{id},{name}\n")).collect();
-        self.write("reference/store.txt", &format!("store_id,name\n{rows}"));
+        self.replace("reference/store.txt", &format!("store_id,name\n{rows}"));
     }
 
-    /// Writes `inventory_change_type.txt`.
+    /// Writes `inventory_change_type.txt`; a hub that runs never sees half of it.
     pub fn write_change_types(&self, change_types: &[(i32, &str)]) {
         let rows: String = change_types.iter().map(|(id, name)| format!("{id},{name}\n")).collect();
-        self.write("reference/inventory_change_type.txt", &format!("change_type_id,change_type\n{rows}"));
+        self.replace("reference/inventory_change_type.txt", &format!("change_type_id,change_type\n{rows}"));
+    }
+
+    fn replace(&self, name: &str, content: &str) {
+        let draft = self.write(&format!("{name}.draft"), content);
+        std::fs::rename(&draft, self.path(name)).unwrap_or_else(|error| panic!("rename {}: {error}", draft.display()));
     }
 }
 

@@ -1,20 +1,34 @@
 //! Mosquitto, as a broker between agents and hub.
 
-use super::process::{Process, lasting_port, run};
+use super::process::{lasting_port, run};
+use super::program::Program;
 use super::{Sandbox, wait_until};
 use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The hub's user name at the broker.
 const HUB_USER: &str = "hub";
 
-/// A broker that knows users, and what each may do: by the access list that deploy/ has for it.
+/// A broker that knows users, and what each may do: by the access list that deploy/ has for it. And a [`Program`].
 pub struct Mosquitto {
-    process: Option<Process>,
+    program: Program,
     config: PathBuf,
-    log: PathBuf,
     port: u16,
+}
+
+impl Deref for Mosquitto {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Mosquitto {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }
 
 impl Mosquitto {
@@ -38,26 +52,27 @@ impl Mosquitto {
             acl.display()
         );
         let config = sandbox.write("mosquitto.conf", &config);
-        let mut mosquitto = Self { process: None, config, log: sandbox.path("mosquitto.log"), port };
+        let mut mosquitto = Self { program: Program::new("mosquitto", sandbox.path("mosquitto.log")), config, port };
         mosquitto.restart();
         mosquitto
     }
 
     /// Starts it again, after its end, where it was. It has forgotten its clients' sessions, and what waited in them.
     pub fn restart(&mut self) {
-        self.process = None;
-        let mut command = Command::new(program("mosquitto"));
-        command.arg("-c").arg(&self.config);
-        let process = Process::start("mosquitto", command, &self.log);
-        let address = ("127.0.0.1", self.port);
-        wait_until("mosquitto listens", || process.log_tail(), || TcpStream::connect(address).is_ok());
-        self.process = Some(process);
+        self.start_process();
+        wait_until("mosquitto listens", || self.log_tail(), || self.listens());
     }
 
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.process.as_mut().expect("it runs").kill();
-        self.process = None;
+    /// As [`Mosquitto::restart`], but does not wait until it listens.
+    pub fn start_process(&mut self) {
+        let mut command = Command::new(program("mosquitto"));
+        command.arg("-c").arg(&self.config);
+        self.program.start(command);
+    }
+
+    /// Whether it takes connections.
+    pub fn listens(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok()
     }
 
     /// The URL for a user, with the user's password.
@@ -68,11 +83,6 @@ impl Mosquitto {
     /// Where it listens.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-
-    /// The end of its log.
-    pub fn log_tail(&self) -> String {
-        self.process.as_ref().map_or_else(|| "mosquitto does not run".to_owned(), Process::log_tail)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One half of the cloud side in its own process: a gateway, or a processor.
 
 use super::http::{get, get_json};
-use super::process::binary;
+use super::process::{binary, lasting_port};
 use super::program::Program;
 use super::{Kafka, Sandbox, wait_until};
 use serde_json::Value;
@@ -68,13 +68,14 @@ impl Part {
 
     fn start(sandbox: &Sandbox, name: &str, kafka: &Kafka, more: &[&str], environment: Vec<(String, String)>) -> Self {
         let bootstrap = kafka.address();
-        let common = ["run", "--http", "127.0.0.1:0", "--kafka", &bootstrap, "--kafka-partitions", "8"];
+        let http = format!("127.0.0.1:{}", lasting_port());
+        let common = ["run", "--http", &http, "--kafka", &bootstrap, "--kafka-partitions", "8"];
         let mut part = Self {
             program: Program::new(name, sandbox.path(&format!("{name}.log"))),
             arguments: common.iter().chain(more).map(|&argument| argument.to_owned()).collect(),
             environment,
             addresses: sandbox.path(&format!("{name}.addr")),
-            http: String::new(),
+            http: http.clone(),
         };
         part.restart();
         part
@@ -82,12 +83,17 @@ impl Part {
 
     /// Starts it again, after its end.
     pub fn restart(&mut self) {
+        self.start_process();
+        let found: Value = self.program.wait_for_file(&self.addresses, |text| serde_json::from_str(text).ok());
+        self.http = found["http"].as_str().expect("an address for HTTP").to_owned();
+    }
+
+    /// As [`Part::restart`], but does not wait until it listens.
+    pub fn start_process(&mut self) {
         let _ = std::fs::remove_file(&self.addresses);
         let mut command = Command::new(binary("onhand-hub"));
         command.args(&self.arguments).arg("--addr-file").arg(&self.addresses).envs(self.environment.iter().cloned());
         self.program.start(command);
-        let found: Value = self.program.wait_for_file(&self.addresses, |text| serde_json::from_str(text).ok());
-        self.http = found["http"].as_str().expect("an address for HTTP").to_owned();
     }
 
     /// A URL of its HTTP API.

@@ -38,7 +38,7 @@ impl Process {
     /// Waits until it is ready, which `ready` tells from what this process (not one before it) has printed.
     pub fn wait_ready(&mut self, mut ready: impl FnMut(&str) -> bool) {
         let began = Instant::now();
-        while !ready(std::fs::read_to_string(&self.log).unwrap_or_default().get(self.log_start..).unwrap_or_default()) {
+        while !ready(&self.printed()) {
             assert!(self.ended().is_none(), "{} ended instead of starting\n{}", self.name, self.log_tail());
             assert!(began.elapsed() < PATIENCE, "{} is not up after {PATIENCE:?}\n{}", self.name, self.log_tail());
             std::thread::sleep(Duration::from_millis(50));
@@ -60,6 +60,11 @@ impl Process {
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait()
+    }
+
+    /// SIGTERM, without waiting for its end.
+    pub fn ask_to_stop(&self) {
+        self.signal("TERM");
     }
 
     /// SIGSTOP: it stands still, its connections stay.
@@ -94,6 +99,19 @@ impl Process {
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap_or_else(|error| panic!("ask for {}: {error}", self.name))
+    }
+
+    /// What this process (not one before it) has printed.
+    pub fn printed(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_start..).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether it was stopped, by SIGSTOP, and not continued (of Linux, which tells it).
+    pub fn stands_still(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The state follows the name, which stands in parentheses and may hold any.
+        status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// The end of its log.

@@ -35,6 +35,11 @@ impl Program {
         self.process = Some(Process::start(&self.name, command, &self.log));
     }
 
+    /// Waits until it is ready, which `ready` tells from what its present life has printed.
+    pub fn wait_ready(&mut self, ready: impl FnMut(&str) -> bool) {
+        self.process.as_mut().expect("it was started").wait_ready(ready);
+    }
+
     /// Waits until `found` finds in a file what the program writes there at its start.
     ///
     /// # Panics
@@ -62,6 +67,11 @@ impl Program {
     /// SIGTERM; returns how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         self.process.take().expect("it runs").terminate()
+    }
+
+    /// SIGTERM, without waiting for its end.
+    pub fn ask_to_stop(&self) {
+        self.process.as_ref().expect("it runs").ask_to_stop();
     }
 
     /// SIGSTOP.
@@ -97,6 +107,26 @@ impl Program {
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
+    /// How its present life has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
+    /// Whether it stands still, by whomever it was stopped.
+    pub fn stands_still(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::stands_still)
+    }
+
+    /// What it printed in its present life.
+    pub fn log_of_this_life(&self) -> String {
+        self.process.as_ref().map(Process::printed).unwrap_or_default()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The end of its log.

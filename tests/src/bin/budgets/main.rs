@@ -19,7 +19,7 @@ mod scaling;
 mod topic;
 
 use report::Report;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// What to measure.
 struct Options {
@@ -59,18 +59,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("Building what is measured (cargo build --release --workspace --bins).");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--workspace", "--bins", "--quiet"]);
-    // What the cargo that runs this says of this program, some dependencies' build scripts would take for a change.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST")) {
-            build.env_remove(&name);
-        }
-    }
-    let built = build.status();
-    if !built.is_ok_and(|status| status.success()) {
+    if !onhand_tests::build::workspace() {
         eprintln!("the workspace does not build");
         return ExitCode::FAILURE;
     }

@@ -2,8 +2,8 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::HumanCount;
+use onhand_tests::machine;
 use std::fmt::Write;
-use std::process::Command;
 
 const HEADER: [&str; 5] = ["what", "measured", "budget", "limit, same run", "of the limit"];
 
@@ -52,8 +52,8 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text =
             String::from("# Benchmarks\n\nMade by `cargo budgets --write`: real processes over loopback.\n\n");
-        writeln!(text, "- machine: {}", machine()).expect("writing to a text does not fail");
-        writeln!(text, "- commit: {}\n", command("git", &["rev-parse", "--short", "HEAD"])).expect("as above");
+        writeln!(text, "- machine: {}", machine::describe()).expect("writing to a text does not fail");
+        writeln!(text, "- commit: {}\n", machine::commit()).expect("as above");
         writeln!(text, "| {} |\n|{}", HEADER.join(" | "), "---|".repeat(HEADER.len())).expect("as above");
         for row in &self.rows {
             writeln!(text, "| {} |", row.join(" | ")).expect("as above");
@@ -64,28 +64,6 @@ impl Report {
         }
         text
     }
-}
-
-fn command(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    if text.is_empty() { "unknown".to_owned() } else { text }
-}
-
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "{cores} cores, {}, {} GiB, {}",
-        model.unwrap_or("processor unknown"),
-        kib.unwrap_or(0) / 1024 / 1024,
-        command("uname", &["-sr"])
-    )
 }
 
 /// 1234567 as 1,234,567.

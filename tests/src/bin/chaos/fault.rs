@@ -1,0 +1,133 @@
+//! What can happen to a run, and to whom.
+
+use onhand_common::failpoint::{Action, Failpoint};
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+/// A process of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    Agent(usize),
+    Hub,
+    Gateway(usize),
+    Processor(usize),
+    Broker,
+    Kafka,
+}
+
+/// A point at which a life of a process is to end, stand still or fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arm {
+    pub point: Failpoint,
+    pub action: Action,
+    pub passage: u64,
+    /// How long it is down, or stands still.
+    pub pause: Duration,
+    /// While it stands still, another hub takes its lake over: the zombie's case.
+    pub replaced: bool,
+}
+
+/// Points for the next lives of a process, one each.
+pub type Arms = VecDeque<Arm>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL, and a new start.
+    Kill { who: Who, down: Duration, then: Arms },
+    /// SIGTERM, and a new start.
+    Stop { who: Who, down: Duration, then: Arms },
+    /// SIGSTOP, and SIGCONT later.
+    Freeze { who: Who, still: Duration },
+    /// A second hub is started on the lake, by mistake.
+    Intruder { stays: Duration },
+    /// An image is made of an agent's disk.
+    Image { agent: usize },
+    /// An agent's disk goes back to its image.
+    RollBack { agent: usize },
+    /// An agent's device is replaced by an empty one: with its id, or with another.
+    Replace { agent: usize, another_id: bool },
+    /// A store gets another name: `online`, or a usual one.
+    Rename { store: i32, online: bool },
+    /// The reference data learns of a store and a change type that were sold with before.
+    Appear,
+}
+
+impl Fault {
+    /// What the report counts it as.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "process killed",
+            Self::Stop { .. } => "process stopped",
+            Self::Freeze { .. } => "process frozen",
+            Self::Intruder { .. } => "second hub on the lake",
+            Self::Image { .. } => "image of a disk",
+            Self::RollBack { .. } => "disk rolled back",
+            Self::Replace { another_id: false, .. } => "device replaced",
+            Self::Replace { another_id: true, .. } => "device replaced, new id",
+            Self::Rename { .. } => "store renamed",
+            Self::Appear => "store and change type appear",
+        }
+    }
+}
+
+impl Arm {
+    /// As the environment variable wants it.
+    pub fn text(&self) -> String {
+        format!("{}={}@{}", self.point, self.what(), self.passage)
+    }
+
+    fn what(&self) -> &'static str {
+        match self.action {
+            Action::Kill => "kill",
+            Action::Stop => "stop",
+            Action::Fail => "fail",
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(at) => write!(f, "agent {}", at + 1),
+            Self::Hub => f.write_str("the hub"),
+            Self::Gateway(at) => write!(f, "gateway {}", at + 1),
+            Self::Processor(at) => write!(f, "processor {}", at + 1),
+            Self::Broker => f.write_str("mosquitto"),
+            Self::Kafka => f.write_str("kafka"),
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replaced = if self.replaced { ", replaced meanwhile" } else { "" };
+        write!(f, "{} ({:?}{replaced})", self.text(), self.pause)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = |f: &mut fmt::Formatter<'_>, arms: &Arms| {
+            arms.iter()
+                .enumerate()
+                .try_for_each(|(at, arm)| write!(f, "{} {arm}", if at == 0 { ", started anew with" } else { ", then" }))
+        };
+        match self {
+            Self::Kill { who, down, then: arms } => write!(f, "kill {who}, down {down:?}").and_then(|()| then(f, arms)),
+            Self::Stop { who, down, then: arms } => write!(f, "stop {who}, down {down:?}").and_then(|()| then(f, arms)),
+            Self::Freeze { who, still } => write!(f, "freeze {who} for {still:?}"),
+            Self::Intruder { stays } => write!(f, "a second hub on the lake, for {stays:?}"),
+            Self::Image { agent } => write!(f, "an image of the disk of {}", Who::Agent(*agent)),
+            Self::RollBack { agent } => write!(f, "the disk of {} goes back to its image", Who::Agent(*agent)),
+            Self::Replace { agent, another_id } => {
+                let id = if *another_id { "another" } else { "the same" };
+                write!(f, "{} is replaced by an empty device with {id} id", Who::Agent(*agent))
+            }
+            Self::Rename { store, online } => {
+                write!(f, "store {store} is renamed{}", if *online { " to online" } else { "" })
+            }
+            Self::Appear => f.write_str("a store and a change type become known"),
+        }
+    }
+}

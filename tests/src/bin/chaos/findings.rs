@@ -1,0 +1,69 @@
+//! What a run found wrong, and what it says on its way.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Most findings that are kept: the first say enough.
+const MOST: usize = 20;
+
+/// Findings that many write. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    began: Instant,
+    list: Arc<Mutex<Vec<String>>>,
+}
+
+impl Findings {
+    pub fn new() -> Self {
+        Self { began: Instant::now(), list: Arc::default() }
+    }
+
+    /// Something is not as it must be.
+    pub fn add(&self, what: String) {
+        self.say(&format!("FOUND: {what}"));
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() < MOST {
+            list.push(what);
+        }
+    }
+
+    /// Says what happens, and when.
+    pub fn say(&self, what: &str) {
+        println!("{:7.2} {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// All of them.
+    pub fn list(&self) -> Vec<String> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a run tells those who made many.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Told {
+    pub seed: u64,
+    /// What was found; nothing if all is well.
+    pub findings: Vec<String>,
+    /// How often each kind of fault happened.
+    pub faults: BTreeMap<String, u64>,
+    /// How often each armed point was reached, by what happened there.
+    pub points: BTreeMap<String, u64>,
+    /// Answered with 200.
+    pub documents: u64,
+    pub lines: u64,
+    pub counts: u64,
+    /// Lines and counts that a disk lost before they were acknowledged.
+    pub free: u64,
+    /// Commits to gold.
+    pub gold_versions: u64,
+    pub seconds: f64,
+}
+
+impl Told {
+    /// Counts something.
+    pub fn count(map: &mut BTreeMap<String, u64>, what: &str) {
+        *map.entry(what.to_owned()).or_default() += 1;
+    }
+}

@@ -1,0 +1,75 @@
+//! `cargo chaos`: real agents, a real hub, and everything that can go wrong with them; at the end an audit.
+//!
+//! - A seed stands for one schedule of faults (`schedule.rs`), drawn before anything starts. What a fault hits depends on
+//!   the machine, too: a seed that failed is run again some times.
+//! - Tills (`floor.rs`) send until an agent has answered 200, and an auditor (`ledger.rs`) knows each such answer. It shares
+//!   nothing with onhand but the documents' format.
+//! - Processes are looked after as systemd would (`wards.rs`): what ends is started again, and has to have a reason.
+//! - In the end (`audit.rs`) everything owed is once in silver with its quantity, nothing else is there, and gold is what the
+//!   rule says. DuckDB judges, and `onhand-hub verify`.
+
+mod audit;
+mod disks;
+mod fault;
+mod findings;
+mod floor;
+mod ledger;
+mod many;
+mod options;
+mod report;
+mod run;
+mod schedule;
+mod wards;
+mod world;
+
+use clap::Parser;
+use options::Options;
+use std::io::Read;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.result.is_none() && !onhand_tests::build::workspace() {
+        eprintln!("the workspace does not build");
+        return ExitCode::FAILURE;
+    }
+    match (&options.seeds, options.seed) {
+        (Some(seeds), _) => many::run_many(&options, seeds),
+        (None, Some(seed)) => one(&options, seed),
+        (None, None) => unreachable!("clap asks for one of them"),
+    }
+}
+
+fn one(options: &Options, seed: u64) -> ExitCode {
+    if options.result.is_some() {
+        end_with_standard_input();
+    }
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("onhand-chaos-{}-{seed}-", options.form))
+        .tempdir_in(options.folder())
+        .expect("make the run's folder")
+        // Until all is well.
+        .keep();
+    println!("in {}", folder.display());
+    let told = run::run(options, seed, &folder);
+    if let Some(file) = &options.result {
+        let text = serde_json::to_string(&told).expect("numbers and texts are JSON");
+        std::fs::write(file, text).expect("write what happened");
+    }
+    println!("{}", report::one(&told));
+    if told.findings.is_empty() {
+        let _ = std::fs::remove_dir_all(&folder);
+        return ExitCode::SUCCESS;
+    }
+    println!("replay: {}\nkept: {}", options.replay(seed), folder.display());
+    ExitCode::FAILURE
+}
+
+/// Ends this process and all it started when whoever started it is gone.
+fn end_with_standard_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        many::kill_descendants(std::process::id());
+        std::process::exit(3);
+    });
+}

@@ -1,0 +1,96 @@
+//! What happened, for people and for a file.
+
+use super::findings::Told;
+use super::options::Options;
+use onhand_tests::machine;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Of one run.
+pub fn one(told: &Told) -> String {
+    let list = |map: &BTreeMap<String, u64>| {
+        map.iter().map(|(what, times)| format!("{times} {what}")).collect::<Vec<_>>().join(", ")
+    };
+    let result =
+        if told.findings.is_empty() { "nothing lost, nothing doubled, gold equals the rule" } else { "FAILED" };
+    let mut text = format!(
+        "faults: {}\npoints: {}\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} versions of gold\n\
+         seed {}: {result} ({:.0} s)",
+        list(&told.faults),
+        list(&told.points),
+        told.documents,
+        told.lines,
+        told.counts,
+        told.free,
+        told.gold_versions,
+        told.seed,
+        told.seconds
+    );
+    told.findings.iter().for_each(|finding| write!(text, "\nFOUND: {finding}").expect("as any text"));
+    text
+}
+
+fn total(done: &[Told], of: impl Fn(&Told) -> u64) -> u64 {
+    done.iter().map(of).sum()
+}
+
+fn totals(done: &[Told], of: impl Fn(&Told) -> &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (what, times) in done.iter().flat_map(|told| of(told)) {
+        *sums.entry(what.clone()).or_default() += times;
+    }
+    sums
+}
+
+/// Of many, for a terminal.
+pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
+    let failed: Vec<&Told> = done.iter().filter(|told| !told.findings.is_empty()).collect();
+    let mut text = format!(
+        "{} runs of {} s in {} form, {} jobs, {:.0} min: {} faults, {} armed points reached, {} documents accepted, {} lines and \
+         {} counts owed, {} failed",
+        done.len(),
+        options.length().as_secs(),
+        options.form,
+        options.jobs,
+        took.as_secs_f64() / 60.,
+        total(done, |told| told.faults.values().sum()),
+        total(done, |told| told.points.values().sum()),
+        total(done, |told| told.documents),
+        total(done, |told| told.lines),
+        total(done, |told| told.counts),
+        failed.len()
+    );
+    for told in failed {
+        let first = told.findings[0].lines().next().unwrap_or_default();
+        write!(text, "\nseed {}: {first}\n  replay: {}", told.seed, options.replay(told.seed)).expect("as any text");
+    }
+    text
+}
+
+/// Of many, for the repository.
+pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
+    let mut text = format!("# Chaos, {} form\n\n{}\n\n", options.form, summary(done, options, took));
+    let mut line = |written: std::fmt::Arguments<'_>| text.write_fmt(written).expect("as any text");
+    line(format_args!("- machine: {}\n- commit: {}\n", machine::describe(), machine::commit()));
+    for (title, sums) in [
+        ("What happened", totals(done, |told| &told.faults)),
+        ("Armed points that were reached", totals(done, |told| &told.points)),
+    ] {
+        line(format_args!("\n## {title}\n\n| what | times |\n|---|---|\n"));
+        sums.iter().for_each(|(what, times)| line(format_args!("| {what} | {times} |\n")));
+    }
+    line(format_args!(
+        "\n## Runs\n\n| seed | faults | points | documents | lines owed | counts owed | lost with a disk | gold versions | s | result |\n|{}\n",
+        "---|".repeat(10)
+    ));
+    for told in done {
+        let result = if told.findings.is_empty() { "equal" } else { "FAILED" };
+        let (faults, points): (u64, u64) = (told.faults.values().sum(), told.points.values().sum());
+        line(format_args!(
+            "| {} | {faults} | {points} | {} | {} | {} | {} | {} | {:.0} | {result} |\n",
+            told.seed, told.documents, told.lines, told.counts, told.free, told.gold_versions, told.seconds
+        ));
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! One run: start, trouble, peace, audit.
+
+use super::audit;
+use super::disks::{Change, Disks};
+use super::fault::{Fault, Who};
+use super::findings::{Findings, Told};
+use super::floor::{Desk, Floor};
+use super::ledger::backlog;
+use super::options::{Form, Options};
+use super::schedule::{self, Plan, STORES, Step};
+use super::wards::Wards;
+use super::world::{self, World};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often everything is looked at.
+const LOOK: Duration = Duration::from_millis(40);
+/// How often agents are asked what is acknowledged.
+const ASK: Duration = Duration::from_secs(1);
+/// Tills of a store.
+const TILLS: u64 = 2;
+/// After trouble, everything is in gold within this time. (An agent's longest pause between two attempts is 30 s.)
+const PEACE: Duration = Duration::from_secs(150);
+/// How long a reader keeps a version of gold before it reads it.
+const READER_WAITS: Duration = Duration::from_secs(4);
+
+/// See the module.
+struct Run {
+    world: World,
+    wards: Wards,
+    disks: Disks,
+    floor: Arc<Floor>,
+    findings: Findings,
+    faults: BTreeMap<String, u64>,
+    stores: BTreeMap<i32, String>,
+    asked: Instant,
+}
+
+/// Does a run in an empty folder.
+pub fn run(options: &Options, seed: u64, folder: &Path) -> Told {
+    let began = Instant::now();
+    let plan = schedule::plan(seed, options.form, options.length());
+    let findings = Findings::new();
+    findings.say(&format!("seed {seed}: {:?}", plan.shape));
+    let world = World::start(&plan.shape, folder);
+    let desks = world.agents.iter().map(|agent| Desk::new(agent.url(""))).collect();
+    let floor = Floor::new(desks, findings.clone());
+    let stores = [(0, "online"), (1, "store 1"), (2, "store 2"), (3, "store 3")];
+    let mut run = Run {
+        wards: Wards::new(&world, findings.clone()),
+        world,
+        disks: Disks::default(),
+        floor,
+        findings,
+        faults: BTreeMap::new(),
+        stores: stores.map(|(id, name)| (id, name.to_owned())).into(),
+        asked: Instant::now(),
+    };
+    let tills = run.open_tills(&plan, seed);
+    let reader = world::reader(&run.world.sandbox.lake(), READER_WAITS, &run.world.sandbox.path("reader.log"));
+    run.findings.say("trouble begins");
+    run.trouble(&plan.steps, options.length());
+    run.findings.say("peace");
+    let mut told = Told { seed, ..Told::default() };
+    if run.peace(tills) {
+        audit::audit(&mut run.world, &run.floor, reader, &run.findings, &mut told);
+    } else {
+        drop(reader);
+    }
+    run.wards.count_failures(&mut run.world);
+    audit::look_for_panics(folder, &run.findings);
+    let ledger = run.floor.ledger();
+    told.documents = ledger.documents;
+    (told.faults, told.points) = (run.faults, run.wards.points);
+    told.findings = run.findings.list();
+    told.seconds = began.elapsed().as_secs_f64();
+    told
+}
+
+impl Run {
+    fn open_tills(&self, plan: &Plan, seed: u64) -> Vec<JoinHandle<()>> {
+        let mut tills = Vec::new();
+        for (place, &store) in (0..).zip(&STORES) {
+            let serves = |agent: &usize| plan.shape.agents[*agent].contains(&store);
+            let agents: Vec<usize> = (0..plan.shape.agents.len()).filter(serves).collect();
+            for till in 0..TILLS {
+                tills.push(self.floor.open_till(place * TILLS + till, seed, store, agents.clone()));
+            }
+        }
+        tills
+    }
+
+    fn trouble(&mut self, steps: &[Step], length: Duration) {
+        let began = Instant::now();
+        let mut steps = steps.iter().peekable();
+        while began.elapsed() < length {
+            while let Some(step) = steps.next_if(|step| step.at <= began.elapsed()) {
+                let happens = self.happen(&step.fault);
+                self.findings.say(&format!("{}{}", if happens { "" } else { "(not now) " }, step.fault));
+                if happens {
+                    Told::count(&mut self.faults, step.fault.kind());
+                }
+            }
+            self.look();
+        }
+    }
+
+    /// Returns whether it did: what is down cannot be killed.
+    fn happen(&mut self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Image { agent } => self.disks.image(&mut self.world, &mut self.wards, *agent),
+            Fault::RollBack { agent } => self.disks.change(&self.floor, *agent, Change::GoesBack),
+            Fault::Replace { agent, another_id } => {
+                self.disks.change(&self.floor, *agent, Change::Replaced { another_id: *another_id })
+            }
+            Fault::Rename { store, online } => {
+                let name = if *online { "online".to_owned() } else { format!("store {store}") };
+                self.stores.insert(*store, name);
+                self.write_stores();
+                true
+            }
+            Fault::Appear => {
+                self.stores.insert(4, "store 4".to_owned());
+                self.write_stores();
+                let types = [(1, "sale"), (2, "restock"), (3, "shrinkage"), (4, "bopis"), (5, "donation")];
+                self.world.sandbox.write_change_types(&types);
+                true
+            }
+            suffered => self.wards.suffer(&mut self.world, suffered),
+        }
+    }
+
+    fn write_stores(&self) {
+        let stores: Vec<(i32, &str)> = self.stores.iter().map(|(id, name)| (*id, name.as_str())).collect();
+        self.world.sandbox.write_stores(&stores);
+    }
+
+    fn look(&mut self) {
+        self.wards.look(&mut self.world);
+        self.disks.look(&mut self.world, &mut self.wards, &self.floor);
+        if self.asked.elapsed() >= ASK {
+            self.asked = Instant::now();
+            for (at, desk) in self.floor.agents.iter().enumerate() {
+                let asked = Instant::now();
+                if self.wards.is_up(Who::Agent(at)) && backlog(&desk.url) == Some(0) {
+                    self.floor.ledger().acknowledged(at, asked);
+                }
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+
+    /// Everything runs again, tills close, and what was taken goes to gold. Returns whether it did.
+    fn peace(&mut self, tills: Vec<JoinHandle<()>>) -> bool {
+        let began = Instant::now();
+        while !self.disks.are_done() {
+            self.look();
+        }
+        self.wards.heal(&mut self.world);
+        self.floor.close();
+        let mut tills = tills;
+        let mut in_a_row = 0;
+        let mut next_judge = Instant::now();
+        loop {
+            self.look();
+            tills.retain(|till| !till.is_finished());
+            let backlogs: Vec<_> = self.floor.agents.iter().map(|desk| backlog(&desk.url)).collect();
+            let sent = tills.is_empty() && backlogs.iter().all(|backlog| *backlog == Some(0));
+            let settled = sent
+                && match self.world.form {
+                    Form::Embedded => self.world.hub_is_settled(),
+                    // What processors say of themselves is not enough: a partition may be without one.
+                    Form::Kafka => {
+                        next_judge <= Instant::now() && {
+                            let there = audit::is_there(&self.world, &self.floor);
+                            next_judge = Instant::now() + Duration::from_secs(2);
+                            there
+                        }
+                    }
+                };
+            // A document may be between the endpoint and its store: one look more.
+            in_a_row = if settled { in_a_row + 1 } else { 0 };
+            let looks = if self.world.form == Form::Embedded { 2 } else { 1 };
+            if in_a_row >= looks {
+                self.findings.say(&format!("settled after {:.1?}", began.elapsed()));
+                return true;
+            }
+            if began.elapsed() > PEACE {
+                let state = format!("{} tills are not answered, backlogs {backlogs:?}", tills.len());
+                let tails: String =
+                    self.world.everyone().into_iter().map(|who| self.world.program(who).log_tail()).collect();
+                self.findings.add(format!("not settled {PEACE:?} after the last fault: {state}\n{tails}"));
+                return false;
+            }
+        }
+    }
+}

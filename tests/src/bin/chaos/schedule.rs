@@ -1,0 +1,236 @@
+//! What a seed stands for: the shape of a run, and what happens when. Drawn before anything starts, from the seed alone.
+
+use super::fault::{Arm, Arms, Fault, Who};
+use super::options::Form;
+use onhand_common::failpoint::{Action, Failpoint};
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::time::Duration;
+
+/// Stores of a run. The first is the online store; the last is not in the reference data at first.
+pub const STORES: [i32; 5] = [0, 1, 2, 3, 4];
+/// Gateways and processors of the Kafka form.
+pub const PARTS: usize = 2;
+/// Nothing happens before.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    pub form: Form,
+    /// The stores of each agent.
+    pub agents: Vec<Vec<i32>>,
+    /// Whether Mosquitto stands between agents and hub.
+    pub broker: bool,
+    /// The hub's `--file-retention`, if it is short: then old files go during the run.
+    pub file_retention: Option<Duration>,
+    /// The hub's `--identities` and `--live-items`: few, so that silver and the passive state are asked.
+    pub memory: Option<(u32, u32)>,
+}
+
+/// Something that happens, so long after the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub at: Duration,
+    pub fault: Fault,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub shape: Shape,
+    pub steps: Vec<Step>,
+}
+
+/// What a seed stands for in a form and a length.
+pub fn plan(seed: u64, form: Form, length: Duration) -> Plan {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let shape = shape(form, &mut rng);
+    let mut steps = Vec::new();
+    let mut at = FIRST;
+    loop {
+        at += millis(&mut rng, 300, if form == Form::Kafka { 4_000 } else { 3_000 });
+        if at >= length {
+            break;
+        }
+        let fault = fault(&shape, &mut rng);
+        if let Fault::RollBack { agent } = fault {
+            // There has to be an image, some time before.
+            let image = at.saturating_sub(millis(&mut rng, 1_000, 8_000)).max(FIRST);
+            steps.push(Step { at: image, fault: Fault::Image { agent } });
+        }
+        steps.push(Step { at, fault });
+    }
+    steps.push(Step { at: length.mul_f64(rng.random_range(0.3..0.9)), fault: Fault::Appear });
+    steps.sort_by_key(|step| step.at);
+    Plan { shape, steps }
+}
+
+fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
+    let count = rng.random_range(2..=3);
+    let mut agents = vec![Vec::new(); count];
+    for store in STORES {
+        // Some stores have two agents: what one does not answer, the tills send to the other.
+        let first = rng.random_range(0..count);
+        let second = (first + rng.random_range(1..count)) % count;
+        agents[first].push(store);
+        if rng.random_bool(0.4) {
+            agents[second].push(store);
+        }
+    }
+    for (at, stores) in agents.iter_mut().enumerate() {
+        if stores.is_empty() {
+            stores.push(STORES[at + 1]);
+        }
+    }
+    Shape {
+        form,
+        agents,
+        broker: form == Form::Kafka || rng.random_bool(0.3),
+        file_retention: rng.random_bool(0.5).then(|| millis(rng, 8_000, 20_000)),
+        memory: rng.random_bool(0.5).then(|| (rng.random_range(200..3_000), rng.random_range(10..100))),
+    }
+}
+
+fn fault(shape: &Shape, rng: &mut ChaCha8Rng) -> Fault {
+    let agent = rng.random_range(0..shape.agents.len());
+    match rng.random_range(0..100) {
+        0..45 => {
+            let who = victim(shape, rng);
+            let (down, then) = (millis(rng, 0, 1_500), arms(shape, who, rng));
+            if rng.random_bool(0.15) { Fault::Stop { who, down, then } } else { Fault::Kill { who, down, then } }
+        }
+        45..65 => {
+            let who = victim(shape, rng);
+            // Longer than a session of the processors' group, now and then.
+            let longest = if matches!(who, Who::Processor(_)) { 9_000 } else { 4_000 };
+            Fault::Freeze { who, still: millis(rng, 100, longest) }
+        }
+        65..70 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
+        65..80 => Fault::RollBack { agent },
+        80..85 => Fault::Replace { agent, another_id: false },
+        85..90 => Fault::Replace { agent, another_id: true },
+        _ => Fault::Rename { store: *STORES[..4].choose(rng).expect("there are stores"), online: rng.random_bool(0.4) },
+    }
+}
+
+fn victim(shape: &Shape, rng: &mut ChaCha8Rng) -> Who {
+    let agent = Who::Agent(rng.random_range(0..shape.agents.len()));
+    let part = rng.random_range(0..PARTS);
+    match (shape.form, rng.random_range(0..100)) {
+        (_, 0..30) => agent,
+        (Form::Embedded, 30..40) if shape.broker => Who::Broker,
+        (Form::Embedded, _) => Who::Hub,
+        (Form::Kafka, 30..50) => Who::Gateway(part),
+        (Form::Kafka, 50..85) => Who::Processor(part),
+        (Form::Kafka, 85..93) => Who::Broker,
+        (Form::Kafka, _) => Who::Kafka,
+    }
+}
+
+/// Points for a process's next lives: none, one, or two.
+fn arms(shape: &Shape, who: Who, rng: &mut ChaCha8Rng) -> Arms {
+    let points = points(shape.form, who);
+    if points.is_empty() {
+        return Arms::new();
+    }
+    let lives = [0, 1, 1, 2].choose(rng).copied().expect("it is not empty");
+    (0..lives)
+        .map(|_| {
+            let (point, most) = *points.choose(rng).expect("it is not empty");
+            let action = match rng.random_range(0..100) {
+                0..20 if can_fail(point) => Action::Fail,
+                0..65 => Action::Kill,
+                _ => Action::Stop,
+            };
+            let replaced = who == Who::Hub && action == Action::Stop && rng.random_bool(0.4);
+            // The replacement has to get as far as to the tables.
+            let pause = if replaced { millis(rng, 2_000, 4_000) } else { millis(rng, 100, 3_000) };
+            Arm { point, action, passage: rng.random_range(1..=most), pause, replaced }
+        })
+        .collect()
+}
+
+/// Points that a process passes, and up to which passage one is armed.
+fn points(form: Form, who: Who) -> Vec<(Failpoint, u64)> {
+    use Failpoint as P;
+    let lake = [
+        (P::TakeoverFencing, 8),
+        (P::TakeoverFenced, 1),
+        (P::RecoveryStates, 1),
+        (P::LakeEntry, 100),
+        (P::LakeEntryWritten, 100),
+        (P::ReferenceStores, 1),
+        (P::CycleSilver, 15),
+        (P::CyclePositions, 15),
+        (P::CycleAcked, 15),
+        (P::CycleLatest, 8),
+        (P::CycleGold, 8),
+        (P::UpkeepCheckpoint, 2),
+        (P::UpkeepVacuum, 5),
+    ];
+    match who {
+        Who::Agent(_) => {
+            vec![(P::OutboxWritten, 40), (P::OutboxSynced, 40), (P::OutboxTold, 40), (P::OutboxRenumbered, 1)]
+        }
+        Who::Hub => lake.to_vec(),
+        Who::Gateway(_) => vec![(P::GatewayDelivered, 40)],
+        Who::Processor(_) if form == Form::Kafka => lake.to_vec(),
+        Who::Processor(_) | Who::Broker | Who::Kafka => Vec::new(),
+    }
+}
+
+fn can_fail(point: Failpoint) -> bool {
+    matches!(point, Failpoint::OutboxWritten | Failpoint::LakeEntry | Failpoint::LakeEntryWritten)
+}
+
+fn millis(rng: &mut ChaCha8Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(rng.random_range(from..=to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_seed_stands_for_one_plan() {
+        for form in [Form::Embedded, Form::Kafka] {
+            let plans: Vec<_> = (1..=50).map(|seed| plan(seed, form, MINUTE)).collect();
+            assert_eq!(plans, (1..=50).map(|seed| plan(seed, form, MINUTE)).collect::<Vec<_>>());
+            assert_ne!(plans[0].steps, plans[1].steps);
+            for plan in &plans {
+                assert!(plan.steps.len() > 15 && plan.steps.iter().all(|step| step.at < MINUTE));
+                assert!(STORES.iter().all(|store| plan.shape.agents.iter().any(|stores| stores.contains(store))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_run_begins_as_a_shorter_one() {
+        let (short, long) = (plan(7, Form::Embedded, MINUTE), plan(7, Form::Embedded, 2 * MINUTE));
+        assert_eq!(short.shape, long.shape);
+        let begin = |plan: &Plan| -> Vec<_> {
+            plan.steps.iter().filter(|step| step.fault != Fault::Appear).take(12).cloned().collect()
+        };
+        assert_eq!(begin(&short), begin(&long));
+    }
+
+    #[test]
+    fn two_hundred_seeds_draw_every_fault_and_every_point_with_every_action() {
+        let plans = (1..=200).map(|seed| plan(seed, Form::Embedded, MINUTE));
+        let (mut kinds, mut armed) = (BTreeSet::new(), BTreeSet::new());
+        for step in plans.flat_map(|plan| plan.steps) {
+            kinds.insert(step.fault.kind());
+            if let Fault::Kill { then, .. } | Fault::Stop { then, .. } = step.fault {
+                armed.extend(then.iter().map(|arm| arm.text().split('@').next().unwrap_or_default().to_owned()));
+            }
+        }
+        assert_eq!(kinds.len(), 10, "{kinds:?}");
+        // 17 points, three of which can fail; those of gateways and of count files are elsewhere.
+        assert_eq!(armed.len(), 17 * 2 + 3, "{armed:?}");
+    }
+}
