@@ -3,8 +3,9 @@
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// What libraries say below a warning is of no use to an operator.
-const QUIET: [&str; 2] = ["buoyant_kernel=warn", "delta_kernel=warn"];
+/// What deltalake's kernel says is of no use to an operator: below an error it is about itself, and it logs each error that it
+/// hands on, with all that a store answered. What becomes of one is said where it is dealt with.
+const QUIET: [&str; 2] = ["buoyant_kernel=off", "delta_kernel=off"];
 
 /// Starts logging, in colours where a person looks at it. A second call in one process changes nothing.
 pub fn init(default_filter: &str) {

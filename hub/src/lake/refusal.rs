@@ -56,7 +56,11 @@ pub fn in_words(url: &str, error: Error) -> Error {
     };
     let settings = settings(url);
     match cause {
-        Cause::Refused => anyhow!("{url}: the store refuses the credentials{said}: look at {}", settings.credentials),
+        Cause::Refused => anyhow!(
+            "{url}: the store refuses the credentials{said}: look at {}, then at {}",
+            settings.credentials,
+            settings.then
+        ),
         Cause::NoCredentials => {
             anyhow!(
                 "{url}: there are no credentials in the environment, and this machine has no role of its own: set {}",
@@ -91,23 +95,28 @@ fn cause(error: &Error, text: &str, code: Option<&str>) -> Option<Cause> {
 /// Names of environment variables, as [`super::cloud`] reads them.
 struct Settings {
     credentials: &'static str,
+    /// What else may be the reason why they are refused.
+    then: &'static str,
+    /// What says which store it is, beside the URL.
     place: &'static str,
 }
 
 fn settings(url: &str) -> Settings {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("s3" | "s3a") => Settings {
-            credentials: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with temporary ones AWS_SESSION_TOKEN, too), then at \
-                          AWS_ENDPOINT_URL and AWS_REGION",
+            credentials: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with temporary ones AWS_SESSION_TOKEN, too)",
+            then: "AWS_REGION and AWS_ENDPOINT_URL",
             place: "AWS_REGION and AWS_ENDPOINT_URL",
         },
         Some("gs") => Settings {
-            credentials: "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS, and the account's role",
-            place: "the project",
+            credentials: "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+            then: "what the account may do in the bucket",
+            place: "the account's project",
         },
         _ => Settings {
             credentials: "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_KEY, or AZURE_TENANT_ID, \
-                          AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, and the account's role",
+                          AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
+            then: "what the account may do in the container",
             place: "AZURE_STORAGE_ACCOUNT_NAME",
         },
     }
