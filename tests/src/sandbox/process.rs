@@ -107,13 +107,6 @@ impl Process {
         String::from_utf8_lossy(log.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
-    /// Whether it was stopped, by SIGSTOP, and not continued (of Linux, which tells it).
-    pub fn stands_still(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The state follows the name, which stands in parentheses and may hold any.
-        status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    }
-
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         tail(&self.name, &self.log)

@@ -114,11 +114,6 @@ impl Program {
         self.process.as_mut().and_then(Process::ended)
     }
 
-    /// Whether it stands still, by whomever it was stopped.
-    pub fn stands_still(&self) -> bool {
-        self.process.as_ref().is_some_and(Process::stands_still)
-    }
-
     /// What it printed in its present life.
     pub fn log_of_this_life(&self) -> String {
         self.process.as_ref().map(Process::printed).unwrap_or_default()
