@@ -55,7 +55,7 @@ impl Client {
                 Ok(read @ 1..) => self.received.extend_from_slice(&piece[..read]),
                 Ok(0) => return None,
                 Err(error) if is_wait(&error) => panic!("no answer and no end within {PATIENCE:?}"),
-                Ok(_) | Err(_) => return None,
+                Err(_) => return None,
             }
         }
     }
