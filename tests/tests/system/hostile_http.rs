@@ -55,7 +55,7 @@ impl Client {
                 Ok(read @ 1..) => self.received.extend_from_slice(&piece[..read]),
                 Ok(0) => return None,
                 Err(error) if is_wait(&error) => panic!("no answer and no end within {PATIENCE:?}"),
-                Ok(_) | Err(_) => return None,
+                Err(_) => return None,
             }
         }
     }
@@ -288,11 +288,11 @@ fn connections_are_bounded_and_whoever_does_nothing_gives_way() {
         let before = descriptors();
         let mut most = 0;
         let mut held = Vec::new();
-        for number in 0..MOST_CONNECTIONS * 4 {
+        for number in 0..MOST_CONNECTIONS * 3 {
             let mut client = Client::open(&url);
-            // Some were served once, some are silent, some send a body that never ends.
-            match number % 3 {
-                0 => {
+            // Some are silent, some send a body that never ends, most were served once.
+            match number % 12 {
+                2.. => {
                     client.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
                     assert_eq!(client.answer().map(|(status, _)| status), Some(200), "{number}");
                 }
@@ -305,7 +305,6 @@ fn connections_are_bounded_and_whoever_does_nothing_gives_way() {
             most = most.max(descriptors());
             if number % 64 == 0 {
                 till.sell(&agent.url(""), 2);
-                held.retain_mut(|client| !client.is_ended(Duration::from_millis(1)));
             }
         }
         // One who asks for something is answered at the first try, however many hang about.
