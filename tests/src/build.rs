@@ -2,9 +2,12 @@
 
 use std::process::Command;
 
-/// Builds the workspace's programs, if cargo runs this one (by itself it takes those that are there). Returns whether it went
-/// well.
+/// Builds the workspace's programs, if cargo runs this one and no others are asked for (by itself it takes those that are there).
+/// Returns whether it went well.
 pub fn workspace() -> bool {
+    if std::env::var_os("ONHAND_BINARIES").is_some() {
+        return true;
+    }
     let Some(cargo) = std::env::var_os("CARGO") else { return true };
     println!("Building what is run (cargo build --release --workspace --bins).");
     let mut build = Command::new(cargo);

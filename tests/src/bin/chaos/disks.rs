@@ -6,10 +6,13 @@
 use super::fault::Who;
 use super::floor::Floor;
 use super::ledger::backlog;
+use super::trouble::Troubles;
 use super::wards::Wards;
 use super::world::World;
-use onhand_tests::sandbox::copy_folder;
-use std::path::PathBuf;
+use onhand_tests::sandbox::{copy_folder, run};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// An agent gets so long to send what it has.
@@ -64,8 +67,12 @@ impl Disks {
         self.made += 1;
         let folder = world.sandbox.path(&format!("images/{agent}-{}", self.made));
         std::fs::create_dir_all(folder.parent().expect("it lies in a folder")).expect("make a folder");
-        copy_folder(world.agents[agent].data(), &folder);
+        let copied = run(Command::new("cp").arg("-a").arg(world.agents[agent].data()).arg(&folder)).code == 0;
         world.program(who).thaw();
+        if !copied {
+            // Its power has just gone.
+            return false;
+        }
         self.images.resize_with(world.agents.len(), || None);
         if let Some(old) = self.images[agent].replace(Image { folder, made }) {
             let _ = std::fs::remove_dir_all(old.folder);
@@ -85,13 +92,19 @@ impl Disks {
     }
 
     /// Does what is due.
-    pub fn look(&mut self, world: &mut World, wards: &mut Wards, floor: &Floor) {
+    pub fn look(&mut self, world: &mut World, wards: &mut Wards, troubles: &Troubles, floor: &Floor) {
         let swaps = std::mem::take(&mut self.swaps);
         for mut swap in swaps {
-            if !self.go_on(world, wards, floor, &mut swap) {
+            let is_off = troubles.is_off(Who::Agent(swap.agent));
+            if is_off || !self.go_on(world, wards, floor, &mut swap) {
                 self.swaps.push(swap);
             }
         }
+    }
+
+    /// Whether an agent's disk is about to change.
+    pub fn is_changing(&self, who: Who) -> bool {
+        self.swaps.iter().any(|swap| Who::Agent(swap.agent) == who)
     }
 
     /// Whether nothing is under way.
@@ -118,12 +131,19 @@ impl Disks {
         if !desk.is_quiet() {
             return false;
         }
+        // It is another disk, or a mended one.
+        if let Some(disk) = world.disks.get(&Who::Agent(agent)) {
+            disk.heal();
+        }
         let image = self.images.get_mut(agent).and_then(Option::take);
         match (swap.change, image) {
             (Change::GoesBack, Some(image)) => {
                 world.replace_device(agent, false);
                 std::fs::remove_dir(world.agents[agent].data()).expect("an empty folder can be removed");
-                std::fs::rename(&image.folder, world.agents[agent].data()).expect("an image can be put in its place");
+                copy_folder(&image.folder, world.agents[agent].data());
+                // As an image is put on a drive: all of it is there.
+                sync_folder(world.agents[agent].data());
+                let _ = std::fs::remove_dir_all(image.folder);
                 floor.ledger().lost(agent, Some(image.made));
             }
             (Change::Replaced { another_id }, _) => {
@@ -136,4 +156,17 @@ impl Disks {
         desk.pause(false);
         true
     }
+}
+
+/// Makes all of a folder durable.
+fn sync_folder(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("list a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sync_folder(&path);
+        } else {
+            File::open(&path).and_then(|file| file.sync_all()).expect("sync a file");
+        }
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).expect("sync a folder");
 }

@@ -1,6 +1,7 @@
 //! What can happen to a run, and to whom.
 
 use onhand_common::failpoint::{Action, Failpoint};
+use onhand_tests::sandbox::Vanishing;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,40 @@ pub enum Who {
     Processor(usize),
     Broker,
     Kafka,
+}
+
+/// What happens to a line between an agent and the hub.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trouble {
+    /// Its connections end.
+    Cut,
+    /// New connections are refused.
+    Refused,
+    /// So many bytes a second.
+    Slow(u32),
+    /// Bytes vanish, and nobody is told.
+    HalfOpen(Vanishing),
+    /// Frames come more than once, so likely.
+    Repeated(f64),
+    /// So many frames change places.
+    Reordered(usize),
+    /// Bytes of frames change, so likely.
+    Damaged(f64),
+}
+
+/// What happens to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// The power goes, and with it what was not synced.
+    PowerCut,
+    /// The same in the middle of something: after so many more writes, syncs and names.
+    PowerCutAfter(u64),
+    /// Just so many bytes are free.
+    Full(u64),
+    /// After so many more, one sync fails.
+    SyncFails(u64),
+    /// After so many more, one write fails.
+    WriteFails(u64),
 }
 
 /// A point at which a life of a process is to end, stand still or fail.
@@ -31,7 +66,7 @@ pub struct Arm {
 /// Points for the next lives of a process, one each.
 pub type Arms = VecDeque<Arm>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
     /// SIGKILL, and a new start.
     Kill { who: Who, down: Duration, then: Arms },
@@ -47,6 +82,12 @@ pub enum Fault {
     RollBack { agent: usize },
     /// An agent's device is replaced by an empty one: with its id, or with another.
     Replace { agent: usize, another_id: bool },
+    /// A line between an agent and the hub is bad for a while.
+    Line { agent: usize, trouble: Trouble, lasts: Duration },
+    /// Somebody's disk is bad for a while. (The hub's disk is the lake's.)
+    Disk { who: Who, trouble: DiskTrouble, lasts: Duration },
+    /// Somebody's clock is stepped by so many seconds.
+    Clock { who: Who, seconds: i64 },
     /// A store gets another name: `online`, or a usual one.
     Rename { store: i32, online: bool },
     /// The reference data learns of a store and a change type that were sold with before.
@@ -55,18 +96,53 @@ pub enum Fault {
 
 impl Fault {
     /// What the report counts it as.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Kill { .. } => "process killed",
-            Self::Stop { .. } => "process stopped",
-            Self::Freeze { .. } => "process frozen",
+    pub fn kind(&self) -> String {
+        let kind = match self {
+            // It keeps nothing over a restart.
+            Self::Kill { who: Who::Broker, .. } => "mosquitto killed, with all it knew",
+            Self::Kill { who, .. } => return format!("{} killed", who.kind()),
+            Self::Stop { who, .. } => return format!("{} stopped", who.kind()),
+            Self::Freeze { who, .. } => return format!("{} frozen", who.kind()),
             Self::Intruder { .. } => "second hub on the lake",
-            Self::Image { .. } => "image of a disk",
-            Self::RollBack { .. } => "disk rolled back",
+            Self::Image { .. } => "image of an agent's disk",
+            Self::RollBack { .. } => "agent's disk rolled back",
             Self::Replace { another_id: false, .. } => "device replaced",
             Self::Replace { another_id: true, .. } => "device replaced, new id",
+            Self::Line { trouble, .. } => match trouble {
+                Trouble::Cut => "line cut",
+                Trouble::Refused => "line refused",
+                Trouble::Slow(_) => "line slow",
+                Trouble::HalfOpen(_) => "line half open",
+                Trouble::Repeated(_) => "frames repeated",
+                Trouble::Reordered(_) => "frames reordered",
+                Trouble::Damaged(_) => "frames damaged",
+            },
+            Self::Disk { who, trouble, .. } => {
+                let what = match trouble {
+                    DiskTrouble::PowerCut | DiskTrouble::PowerCutAfter(_) => "power cut",
+                    DiskTrouble::Full(_) => "disk full",
+                    DiskTrouble::SyncFails(_) => "sync fails",
+                    DiskTrouble::WriteFails(_) => "write fails",
+                };
+                return format!("{what}, {}", who.kind());
+            }
+            Self::Clock { who, .. } => return format!("{}'s clock stepped", who.kind()),
             Self::Rename { .. } => "store renamed",
             Self::Appear => "store and change type appear",
+        };
+        kind.to_owned()
+    }
+}
+
+impl Who {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::Hub => "hub",
+            Self::Gateway(_) => "gateway",
+            Self::Processor(_) => "processor",
+            Self::Broker => "mosquitto",
+            Self::Kafka => "kafka",
         }
     }
 }
@@ -124,6 +200,11 @@ impl fmt::Display for Fault {
                 let id = if *another_id { "another" } else { "the same" };
                 write!(f, "{} is replaced by an empty device with {id} id", Who::Agent(*agent))
             }
+            Self::Line { agent, trouble, lasts } => {
+                write!(f, "the line of {}: {trouble:?} for {lasts:?}", Who::Agent(*agent))
+            }
+            Self::Disk { who, trouble, lasts } => write!(f, "the disk of {who}: {trouble:?} for {lasts:?}"),
+            Self::Clock { who, seconds } => write!(f, "the clock of {who} is stepped by {seconds} s"),
             Self::Rename { store, online } => {
                 write!(f, "store {store} is renamed{}", if *online { " to online" } else { "" })
             }

@@ -56,6 +56,9 @@ pub struct Told {
     pub counts: u64,
     /// Lines and counts that a disk lost before they were acknowledged.
     pub free: u64,
+    /// Frames that were damaged on their way, and rows in quarantine.
+    pub damaged: u64,
+    pub quarantined: u64,
     /// Commits to gold.
     pub gold_versions: u64,
     pub seconds: f64,

@@ -3,16 +3,19 @@
 
 use super::findings::Findings;
 use super::ledger::Ledger;
+use super::schedule::STORES;
 use onhand_tests::sandbox::{client, post_by};
 use onhand_tests::tills::date_time;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// 2021-01-01: where the sales of a run begin; times lie in the five weeks after it.
 const OPENING: i64 = 1_609_459_200;
@@ -22,6 +25,9 @@ const ITEMS: i32 = 60;
 const PATIENCE: Duration = Duration::from_millis(2_500);
 /// Documents that a till remembers, to repeat them.
 const REMEMBERED: usize = 60;
+
+/// Whom counts have that came in a file: none that could lose them.
+const NO_AGENT: usize = usize::MAX;
 
 /// What tills and the run share.
 pub struct Floor {
@@ -78,6 +84,48 @@ impl Floor {
         let sent = VecDeque::new();
         let till = Till { floor: Arc::clone(self), number, store, agents, rng, clock, documents: 0, sent };
         std::thread::Builder::new().name(format!("till {number}")).spawn(move || till.work()).expect("a thread")
+    }
+}
+
+impl Floor {
+    /// Writes count files into a folder, now and then.
+    pub fn open_back_office(self: &Arc<Self>, seed: u64, folder: PathBuf) -> JoinHandle<()> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(1_000);
+        let floor = Arc::clone(self);
+        let work = move || {
+            let mut number = 0;
+            while !floor.closing.load(SeqCst) {
+                number += 1;
+                floor.write_counts(&folder, number, &mut rng);
+                let until = Instant::now() + Duration::from_millis(rng.random_range(2_000..9_000));
+                while Instant::now() < until && !floor.closing.load(SeqCst) {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        };
+        std::thread::Builder::new().name("back office".to_owned()).spawn(work).expect("a thread")
+    }
+
+    /// A file, at once as a whole, of counts that nobody can lose.
+    fn write_counts(&self, folder: &Path, number: u32, rng: &mut ChaCha8Rng) {
+        let store = STORES[rng.random_range(0..STORES.len())];
+        let at = OPENING + rng.random_range(0..FIVE_WEEKS);
+        let time = date_time(at);
+        let in_file = time.replace('T', " ").replace('Z', "");
+        let (mut text, mut counts) = (String::from("item_id,employee_id,store_id,date_time,quantity\n"), Vec::new());
+        let first = rng.random_range(1..=ITEMS - 10);
+        for item in first..first + 10 {
+            let quantity = rng.random_range(0..500);
+            writeln!(text, "{item},99,{store},{in_file},{quantity}").expect("writing to a text does not fail");
+            counts.push(json!({"item_id": item, "store_id": store, "date_time": time, "quantity": quantity}));
+        }
+        let name = format!("inventory_snapshot_{store}_{number}.csv");
+        let draft = folder.with_extension("draft");
+        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, folder.join(&name)));
+        written.unwrap_or_else(|error| panic!("write {name}: {error}"));
+        let mut ledger = self.ledger();
+        counts.iter().for_each(|count| ledger.accepted(NO_AGENT, count));
     }
 }
 

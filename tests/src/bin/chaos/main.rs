@@ -19,6 +19,7 @@ mod options;
 mod report;
 mod run;
 mod schedule;
+mod trouble;
 mod wards;
 mod world;
 

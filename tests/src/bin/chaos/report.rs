@@ -15,7 +15,8 @@ pub fn one(told: &Told) -> String {
     let result =
         if told.findings.is_empty() { "nothing lost, nothing doubled, gold equals the rule" } else { "FAILED" };
     let mut text = format!(
-        "faults: {}\npoints: {}\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} versions of gold\n\
+        "faults: {}\npoints: {}\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} frames damaged, {} rows in \
+         quarantine; {} versions of gold\n\
          seed {}: {result} ({:.0} s)",
         list(&told.faults),
         list(&told.points),
@@ -23,6 +24,8 @@ pub fn one(told: &Told) -> String {
         told.lines,
         told.counts,
         told.free,
+        told.damaged,
+        told.quarantined,
         told.gold_versions,
         told.seed,
         told.seconds
@@ -81,15 +84,22 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
         sums.iter().for_each(|(what, times)| line(format_args!("| {what} | {times} |\n")));
     }
     line(format_args!(
-        "\n## Runs\n\n| seed | faults | points | documents | lines owed | counts owed | lost with a disk | gold versions | s | result |\n|{}\n",
-        "---|".repeat(10)
+        "\n## Runs\n\n| seed | faults | points | documents | lines owed | counts owed | lost with a disk | in quarantine | gold versions | s | result |\n|{}\n",
+        "---|".repeat(11)
     ));
     for told in done {
         let result = if told.findings.is_empty() { "equal" } else { "FAILED" };
         let (faults, points): (u64, u64) = (told.faults.values().sum(), told.points.values().sum());
         line(format_args!(
-            "| {} | {faults} | {points} | {} | {} | {} | {} | {} | {:.0} | {result} |\n",
-            told.seed, told.documents, told.lines, told.counts, told.free, told.gold_versions, told.seconds
+            "| {} | {faults} | {points} | {} | {} | {} | {} | {} | {} | {:.0} | {result} |\n",
+            told.seed,
+            told.documents,
+            told.lines,
+            told.counts,
+            told.free,
+            told.quarantined,
+            told.gold_versions,
+            told.seconds
         ));
     }
     text

@@ -1,8 +1,9 @@
 //! What a seed stands for: the shape of a run, and what happens when. Drawn before anything starts, from the seed alone.
 
-use super::fault::{Arm, Arms, Fault, Who};
+use super::fault::{Arm, Arms, DiskTrouble, Fault, Trouble, Who};
 use super::options::Form;
 use onhand_common::failpoint::{Action, Failpoint};
+use onhand_tests::sandbox::Vanishing;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,17 +28,23 @@ pub struct Shape {
     pub file_retention: Option<Duration>,
     /// The hub's `--identities` and `--live-items`: few, so that silver and the passive state are asked.
     pub memory: Option<(u32, u32)>,
+    /// Whether counts come in files, too.
+    pub count_files: bool,
+    /// Whose disks can fail, fill up, and lose what is not synced: agents, and the hub for the lake.
+    pub disks: Vec<Who>,
+    /// Whose clocks are stepped.
+    pub clocks: Vec<Who>,
 }
 
 /// Something that happens, so long after the start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     pub at: Duration,
     pub fault: Fault,
 }
 
 /// All of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub shape: Shape,
     pub steps: Vec<Step>,
@@ -84,9 +91,16 @@ fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
             stores.push(STORES[at + 1]);
         }
     }
+    let all: Vec<Who> = (0..count).map(Who::Agent).chain((form == Form::Embedded).then_some(Who::Hub)).collect();
+    // Each of them costs: a disk that is served by this process, a clock that is read from a file.
+    let disks = all.iter().copied().filter(|_| rng.random_bool(0.3)).collect();
+    let clocks = all.iter().copied().filter(|_| rng.random_bool(0.2)).collect();
     Shape {
         form,
         agents,
+        count_files: rng.random_bool(0.5),
+        disks,
+        clocks,
         broker: form == Form::Kafka || rng.random_bool(0.3),
         file_retention: rng.random_bool(0.5).then(|| millis(rng, 8_000, 20_000)),
         memory: rng.random_bool(0.5).then(|| (rng.random_range(200..3_000), rng.random_range(10..100))),
@@ -96,23 +110,62 @@ fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
 fn fault(shape: &Shape, rng: &mut ChaCha8Rng) -> Fault {
     let agent = rng.random_range(0..shape.agents.len());
     match rng.random_range(0..100) {
-        0..45 => {
+        0..33 => {
             let who = victim(shape, rng);
             let (down, then) = (millis(rng, 0, 1_500), arms(shape, who, rng));
             if rng.random_bool(0.15) { Fault::Stop { who, down, then } } else { Fault::Kill { who, down, then } }
         }
-        45..65 => {
+        33..45 => {
             let who = victim(shape, rng);
             // Longer than a session of the processors' group, now and then.
             let longest = if matches!(who, Who::Processor(_)) { 9_000 } else { 4_000 };
             Fault::Freeze { who, still: millis(rng, 100, longest) }
         }
-        65..70 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
-        65..80 => Fault::RollBack { agent },
-        80..85 => Fault::Replace { agent, another_id: false },
-        85..90 => Fault::Replace { agent, another_id: true },
+        45..62 => Fault::Line { agent, trouble: line_trouble(rng), lasts: millis(rng, 500, 6_000) },
+        62..76 => match shape.disks.choose(rng) {
+            Some(&who) => Fault::Disk { who, trouble: disk_trouble(rng), lasts: millis(rng, 300, 4_000) },
+            None => Fault::Kill { who: victim(shape, rng), down: Duration::ZERO, then: Arms::new() },
+        },
+        76..80 => match shape.clocks.choose(rng) {
+            Some(&who) => Fault::Clock { who, seconds: step(rng) },
+            None => Fault::Line { agent, trouble: Trouble::Cut, lasts: Duration::ZERO },
+        },
+        80..83 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
+        80..90 => Fault::RollBack { agent },
+        90..94 => Fault::Replace { agent, another_id: rng.random_bool(0.5) },
         _ => Fault::Rename { store: *STORES[..4].choose(rng).expect("there are stores"), online: rng.random_bool(0.4) },
     }
+}
+
+fn line_trouble(rng: &mut ChaCha8Rng) -> Trouble {
+    match rng.random_range(0..8) {
+        0 => Trouble::Cut,
+        1 => Trouble::Refused,
+        2 => Trouble::Slow(rng.random_range(100..20_000)),
+        3 => Trouble::HalfOpen(
+            *[Vanishing::ToHub, Vanishing::ToAgent, Vanishing::Both].choose(rng).expect("it is not empty"),
+        ),
+        4 => Trouble::Repeated(rng.random_range(0.1..0.8)),
+        5 => Trouble::Reordered(rng.random_range(2..12)),
+        _ => Trouble::Damaged(rng.random_range(0.02..0.4)),
+    }
+}
+
+fn disk_trouble(rng: &mut ChaCha8Rng) -> DiskTrouble {
+    match rng.random_range(0..10) {
+        0..2 => DiskTrouble::PowerCut,
+        2..5 => DiskTrouble::PowerCutAfter(rng.random_range(1..200)),
+        5..8 => DiskTrouble::Full(*[0, 4_096, 300_000, 9 << 20].choose(rng).expect("it is not empty")),
+        8 => DiskTrouble::SyncFails(rng.random_range(0..30)),
+        _ => DiskTrouble::WriteFails(rng.random_range(0..60)),
+    }
+}
+
+/// Seconds: a moment, hours, or weeks, forth or back.
+fn step(rng: &mut ChaCha8Rng) -> i64 {
+    let size = *[2, 90, 7_200, 20 * 86_400].choose(rng).expect("it is not empty");
+    let seconds = rng.random_range(1..=size);
+    if rng.random_bool(0.5) { seconds } else { -seconds }
 }
 
 fn victim(shape: &Shape, rng: &mut ChaCha8Rng) -> Who {
@@ -147,7 +200,9 @@ fn arms(shape: &Shape, who: Who, rng: &mut ChaCha8Rng) -> Arms {
             let replaced = who == Who::Hub && action == Action::Stop && rng.random_bool(0.4);
             // The replacement has to get as far as to the tables.
             let pause = if replaced { millis(rng, 2_000, 4_000) } else { millis(rng, 100, 3_000) };
-            Arm { point, action, passage: rng.random_range(1..=most), pause, replaced }
+            // Rather soon: the next kill may come before.
+            let passage = rng.random_range(1..=most).min(rng.random_range(1..=most));
+            Arm { point, action, passage, pause, replaced }
         })
         .collect()
 }
@@ -159,16 +214,17 @@ fn points(form: Form, who: Who) -> Vec<(Failpoint, u64)> {
         (P::TakeoverFencing, 8),
         (P::TakeoverFenced, 1),
         (P::RecoveryStates, 1),
-        (P::LakeEntry, 100),
-        (P::LakeEntryWritten, 100),
+        (P::LakeEntry, 80),
+        (P::LakeEntryWritten, 80),
         (P::ReferenceStores, 1),
-        (P::CycleSilver, 15),
-        (P::CyclePositions, 15),
-        (P::CycleAcked, 15),
-        (P::CycleLatest, 8),
-        (P::CycleGold, 8),
+        (P::CycleSilver, 10),
+        (P::CyclePositions, 10),
+        (P::CycleAcked, 10),
+        (P::CycleLatest, 5),
+        (P::CycleGold, 5),
         (P::UpkeepCheckpoint, 2),
         (P::UpkeepVacuum, 5),
+        (P::CountFilesPlanned, 1),
     ];
     match who {
         Who::Agent(_) => {
@@ -229,8 +285,8 @@ mod tests {
                 armed.extend(then.iter().map(|arm| arm.text().split('@').next().unwrap_or_default().to_owned()));
             }
         }
-        assert_eq!(kinds.len(), 10, "{kinds:?}");
-        // 17 points, three of which can fail; those of gateways and of count files are elsewhere.
-        assert_eq!(armed.len(), 17 * 2 + 3, "{armed:?}");
+        assert_eq!(kinds.len(), 33, "{kinds:#?}");
+        // 18 points, three of which can fail; the gateways' is elsewhere.
+        assert_eq!(armed.len(), 18 * 2 + 3, "{armed:?}");
     }
 }

@@ -15,6 +15,8 @@ const COMES_BACK: Duration = Duration::from_millis(500);
 /// What was asked to stop gets SIGKILL after.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
+/// With so much room, no disk is full.
+const PLENTY: u64 = 1 << 30;
 
 /// One process and what is to become of it.
 struct Ward {
@@ -31,6 +33,8 @@ struct Ward {
     armed: Option<Arm>,
     /// Somebody else has it in hand.
     taken_away: bool,
+    /// Its disk was bad in this life.
+    bad_disk: bool,
 }
 
 /// See the module.
@@ -54,6 +58,7 @@ impl Wards {
             arms: Arms::new(),
             armed: None,
             taken_away: false,
+            bad_disk: false,
         };
         let wards = world.everyone().into_iter().map(ward).collect();
         Self { wards, intruders: Vec::new(), intruded: 0, findings, points: BTreeMap::new() }
@@ -103,6 +108,11 @@ impl Wards {
         let mut hub = world.intruder(self.intruded);
         hub.start_process();
         self.intruders.push((hub, until));
+    }
+
+    /// Somebody's disk is bad: its process may end.
+    pub fn has_bad_disk(&mut self, who: Who) {
+        self.at(who).bad_disk = true;
     }
 
     /// Takes a process away: it is killed, and not started before [`Wards::give_back`].
@@ -163,6 +173,7 @@ impl Wards {
         if let Some(start_at) = ward.start_at {
             if start_at <= now {
                 ward.start_at = None;
+                ward.bad_disk = world.disks.get(&who).is_some_and(|disk| disk.has_faults() || disk.room() < PLENTY);
                 ward.armed = ward.arms.pop_front();
                 world.launch(who, ward.armed.as_ref());
                 let arm = ward.armed.as_ref().map_or_else(String::new, |arm| format!(", {}", arm.text()));
@@ -202,6 +213,7 @@ impl Wards {
     fn ended(&mut self, world: &mut World, at: usize, status: ExitStatus) {
         let intruded = self.intruded > 0;
         let ward = &mut self.wards[at];
+        let bad_disk = ward.bad_disk;
         let (who, armed) = (ward.who, ward.armed.take());
         let (mut pause, stopping) = (COMES_BACK, ward.stopping.take());
         ward.thaw_at = None;
@@ -213,6 +225,13 @@ impl Wards {
                 None
             }
             _ if printed.contains("Fail, at passage") => Some("it was told to fail"),
+            _ if bad_disk => {
+                // What a failed sync left in the kernel's memory is gone by the next start.
+                if let Some(disk) = world.disks.get(&who) {
+                    disk.drop_caches();
+                }
+                Some("its disk was bad")
+            }
             _ if intruded && printed.contains("another hub has taken this lake over") => Some("it was taken over"),
             _ if stopping.is_some() && status.success() => {
                 pause = stopping.map_or(pause, |(_, down)| down);

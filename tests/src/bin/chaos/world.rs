@@ -1,13 +1,14 @@
 //! The processes of a run, and how each is started, stopped and asked.
 
-use super::fault::{Arm, Who};
+use super::fault::{Arm, Trouble, Who};
 use super::options::Form;
 use super::schedule::{PARTS, Shape};
 use onhand_common::failpoint;
-use onhand_tests::sandbox::{HubOptions, Process};
-use onhand_tests::sandbox::{Kafka, Mosquitto, Part, Program, get_within};
+use onhand_tests::sandbox::{Clock, FaultyDisk, HubOptions, Wire};
+use onhand_tests::sandbox::{Kafka, Mosquitto, Part, Process, Program, get_within};
 use onhand_tests::{Agent, Hub, Sandbox};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The shortest session that the broker allows.
@@ -25,6 +26,12 @@ pub struct World {
     pub processors: Vec<Part>,
     pub broker: Option<Mosquitto>,
     pub kafka: Option<Kafka>,
+    /// The line of each agent.
+    pub wires: Vec<Wire>,
+    /// Disks that can fail.
+    pub disks: BTreeMap<Who, FaultyDisk>,
+    /// Clocks that can be stepped.
+    pub clocks: BTreeMap<Who, Clock>,
     /// Generations of each agent's device: a new id has a new one.
     generations: Vec<u32>,
     hub_options: HubOptions,
@@ -32,13 +39,24 @@ pub struct World {
 
 impl World {
     /// Starts everything, and returns when it is ready.
-    pub fn start(shape: &Shape, folder: &Path) -> Self {
+    pub fn start(shape: &Shape, seed: u64, folder: &Path) -> Self {
         let sandbox = Sandbox::at(folder);
         let names: Vec<String> =
             (0..shape.agents.len()).flat_map(|agent| (0..GENERATIONS).map(move |one| agent_id(agent, one))).collect();
         let users: Vec<&str> = names.iter().map(String::as_str).collect();
         let broker = shape.broker.then(|| Mosquitto::start(&sandbox, &users));
-        let mut more = hub_arguments(shape);
+        let disk = |who: &Who| {
+            let path = match who {
+                Who::Agent(at) => device(&sandbox, *at),
+                _ => sandbox.lake(),
+            };
+            (*who, FaultyDisk::mount(&path))
+        };
+        let disks = shape.disks.iter().map(disk).collect();
+        let clock = |who: &Who| (*who, Clock::new(&sandbox, &who.to_string().replace(' ', "-")));
+        let clocks = shape.clocks.iter().map(clock).collect();
+        let counts = shape.count_files.then(|| sandbox.path("counts"));
+        let mut more = hub_arguments(shape, counts.as_deref());
         let mut world = Self {
             sandbox,
             form: shape.form,
@@ -47,6 +65,9 @@ impl World {
             gateways: Vec::new(),
             processors: Vec::new(),
             kafka: None,
+            wires: Vec::new(),
+            disks,
+            clocks,
             generations: vec![0; shape.agents.len()],
             hub_options: HubOptions { more: more.clone(), ..HubOptions::default() },
             broker,
@@ -55,7 +76,12 @@ impl World {
             Form::Embedded => {
                 let mqtt = world.broker.as_ref().map(|broker| broker.url("hub"));
                 let options = HubOptions { mqtt, more, ..HubOptions::default() };
-                world.hub = Some(Hub::start(&world.sandbox, options));
+                let mut hub = Hub::new(&world.sandbox, "hub", options);
+                if let Some(clock) = world.clocks.get(&Who::Hub) {
+                    clock.put_on(&mut hub);
+                }
+                hub.restart();
+                world.hub = Some(hub);
             }
             Form::Kafka => {
                 let kafka = Kafka::start(&world.sandbox);
@@ -74,20 +100,33 @@ impl World {
         }
         for (at, stores) in shape.agents.iter().enumerate() {
             let stores = stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let (id, url) = (agent_id(at, 0), world.url_for(&agent_id(at, 0)));
-            let agent = Agent::start_with(&world.sandbox, &id, &stores, &url, &["--ack-timeout", ACK_TIMEOUT]);
+            let wire = Wire::start(&world.endpoint(), seed << 8 | at as u64);
+            world.wires.push(wire);
+            let id = agent_id(at, 0);
+            let (url, data) = (world.url_for(at, &id), device(&world.sandbox, at).join("data"));
+            let mut agent = Agent::new(&world.sandbox, &id, &stores, &url, data, &["--ack-timeout", ACK_TIMEOUT]);
+            if let Some(clock) = world.clocks.get(&Who::Agent(at)) {
+                clock.put_on(&mut agent);
+            }
+            agent.restart();
             world.agents.push(agent);
         }
         world
     }
 
-    /// Where an agent of some id finds the hub.
-    fn url_for(&self, id: &str) -> String {
+    /// What the agents' lines lead to.
+    fn endpoint(&self) -> String {
         match (&self.broker, &self.hub) {
-            (Some(broker), _) => broker.url(id),
-            (None, Some(hub)) => hub.mqtt_url(),
+            (Some(broker), _) => broker.address(),
+            (None, Some(hub)) => hub.mqtt_address().to_owned(),
             (None, None) => unreachable!("there is a hub, or a broker"),
         }
+    }
+
+    /// Where an agent finds its line, under some id.
+    fn url_for(&self, at: usize, id: &str) -> String {
+        let address = self.wires[at].address();
+        if self.broker.is_some() { format!("mqtt://{id}:secret-{id}@{address}") } else { format!("mqtt://{address}") }
     }
 
     /// Everybody.
@@ -132,6 +171,23 @@ impl World {
         Hub::new(&self.sandbox, &format!("intruder-{number}"), self.hub_options.clone())
     }
 
+    /// Has trouble begin on a line.
+    pub fn disturb(&self, agent: usize, trouble: Trouble) {
+        let wire = &self.wires[agent];
+        match trouble {
+            Trouble::Cut => wire.cut(),
+            Trouble::Refused => {
+                wire.refuse(true);
+                wire.cut();
+            }
+            Trouble::Slow(bytes) => wire.slow(bytes),
+            Trouble::HalfOpen(vanishing) => wire.half_open(vanishing),
+            Trouble::Repeated(probability) => wire.repeat(probability),
+            Trouble::Reordered(window) => wire.reorder(window),
+            Trouble::Damaged(probability) => wire.damage(probability),
+        }
+    }
+
     /// Gives an agent an empty device, and perhaps another id; its process must have ended.
     pub fn replace_device(&mut self, at: usize, another_id: bool) {
         let data = self.agents[at].data().to_owned();
@@ -140,7 +196,7 @@ impl World {
         if another_id {
             self.generations[at] = (self.generations[at] + 1) % GENERATIONS;
             let id = agent_id(at, self.generations[at]);
-            let url = self.url_for(&id);
+            let url = self.url_for(at, &id);
             self.agents[at].rename(&id, &url);
         }
     }
@@ -153,6 +209,11 @@ impl World {
     }
 }
 
+/// The device of an agent: what its disk is mounted at, if it can fail.
+fn device(sandbox: &Sandbox, at: usize) -> PathBuf {
+    sandbox.path(&format!("devices/{}", at + 1))
+}
+
 /// Ids that an agent's devices can have.
 const GENERATIONS: u32 = 4;
 
@@ -160,10 +221,16 @@ fn agent_id(at: usize, generation: u32) -> String {
     format!("agent-{}{}", at + 1, ["", "-b", "-c", "-d"][generation as usize])
 }
 
-fn hub_arguments(shape: &Shape) -> Vec<String> {
+fn hub_arguments(shape: &Shape, counts: Option<&Path>) -> Vec<String> {
     let mut arguments = vec!["--reference-interval".to_owned(), "2s".to_owned()];
+    if let Some(counts) = counts {
+        std::fs::create_dir_all(counts).expect("make the folder of count files");
+        arguments.extend(["--count-files".to_owned(), counts.display().to_string()]);
+    }
     if let Some(retention) = shape.file_retention {
-        arguments.extend(["--file-retention".to_owned(), format!("{}ms", retention.as_millis())]);
+        let millis = |time: Duration| format!("{}ms", time.as_millis());
+        arguments.extend(["--file-retention".to_owned(), millis(retention)]);
+        arguments.extend(["--clean-interval".to_owned(), millis(retention / 3)]);
     }
     if let Some((identities, live_items)) = shape.memory {
         let more = [("--identities", identities), ("--live-items", live_items)];
