@@ -223,18 +223,25 @@ mod tests {
                 tree.remove((n - 900).to_be_bytes()).unwrap();
             }
         }
-        db.flush().unwrap();
-        let file = File::open(dir.path().join("db")).unwrap();
-        let found = entries(&file).unwrap();
         let expected: BTreeMap<Vec<u8>, Vec<u8>> =
             tree.iter().map(|entry| entry.unwrap()).map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+        // While it is open, sled moves what it has: what is salvaged stands still.
+        drop((tree, db));
+        let file = File::open(dir.path().join("db")).unwrap();
+        let found = entries(&file).unwrap();
         assert!(expected.len() > 2_000 && file.metadata().unwrap().len() > 2 * SEGMENT as u64);
         let read: BTreeMap<Vec<u8>, Vec<u8>> = found
             .iter()
             .filter(|(key, _)| key.len() == 4)
             .map(|(key, place)| (key.clone(), place.read(&file).unwrap()))
             .collect();
-        assert_eq!(read, expected);
+        let wrong = expected.iter().filter(|&(key, value)| read.get(key) != Some(value)).count();
+        assert_eq!(wrong, 0, "of {}", expected.len());
+        // A few that were removed come back, but nothing that never was.
+        let back: Vec<_> = read.iter().filter(|(key, _)| !expected.contains_key(*key)).collect();
+        let once = |key: &[u8]| value(u32::from_be_bytes(key.try_into().unwrap()));
+        assert!(back.iter().all(|(key, value)| **value == once(key)));
+        assert!(back.len() * 100 < expected.len(), "{} of {}", back.len(), expected.len());
     }
 
     #[test]

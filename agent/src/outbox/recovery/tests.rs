@@ -15,10 +15,15 @@ fn bodies(outbox: &Outbox) -> Vec<Vec<u8>> {
     infos.iter().map(|info| outbox.store.body(info).unwrap()).collect()
 }
 
+/// What [`filled`] writes.
+fn written() -> impl Iterator<Item = NewFrame> {
+    (0..40).map(|n| frame(&format!("f{n}"), if n % 2 == 0 { 1 } else { 400 }))
+}
+
 /// An outbox of 40 frames, large ones and small ones, the first 10 acknowledged; the bodies that are left.
 fn filled(dir: &Path) -> Vec<Vec<u8>> {
     let outbox = outbox(dir, 1 << 30);
-    let frames: Vec<NewFrame> = (0..40).map(|n| frame(&format!("f{n}"), if n % 2 == 0 { 1 } else { 400 })).collect();
+    let frames: Vec<NewFrame> = written().collect();
     outbox.append(&frames).unwrap();
     let seq = Seq(frames[..10].iter().map(|frame| u64::from(frame.count)).sum());
     outbox.acknowledge(DurableAck { epoch: outbox.epoch(), seq, resend: false, frame: None }).unwrap();
@@ -40,6 +45,8 @@ fn what_sled_does_not_open_is_salvaged_whole() {
     for damage in ["conf", "snap."] {
         let dir = tempfile::tempdir().unwrap();
         let left = filled(dir.path());
+        // sled takes its snapshots when it opens a database that has something in it.
+        drop(outbox(dir.path(), 1 << 30));
         let mut damaged = 0;
         for entry in fs::read_dir(dir.path().join("outbox")).unwrap() {
             let path = entry.unwrap().path();
@@ -58,23 +65,23 @@ fn what_sled_does_not_open_is_salvaged_whole() {
     }
 }
 
+/// A sector that goes bad long after it was written is more than a power cut: sled may take it for the log's end.
 #[test]
-fn whatever_part_of_the_file_is_gone_the_rest_is_kept_and_the_loss_is_named() {
-    let mut salvages = 0;
+fn whatever_part_of_the_file_is_gone_what_is_kept_was_written_and_it_goes_on() {
+    let ever: Vec<Vec<u8>> = written().map(|frame| frame.body).collect();
     for sector in 0..24_u64 {
         let dir = tempfile::tempdir().unwrap();
-        let left = filled(dir.path());
+        filled(dir.path());
         let db = File::options().write(true).open(dir.path().join("outbox/db")).unwrap();
         let length = db.metadata().unwrap().len();
         db.write_all_at(&[0xAA; 512], length * sector / 24).unwrap();
         drop(db);
         let outbox = outbox(dir.path(), 1 << 30);
-        let kept = bodies(&outbox);
-        assert!(kept.iter().all(|body| left.contains(body)), "sector {sector}: something that never was");
-        salvages += u32::from(dir.path().join("outbox.damaged").exists());
+        // What was acknowledged may come back: the hub knows it.
+        assert!(bodies(&outbox).iter().all(|body| ever.contains(body)), "sector {sector}: something that never was");
         outbox.append(&[frame("more", 3)]).unwrap();
+        assert!(bodies(&outbox).contains(&frame("more", 3).body), "sector {sector}");
     }
-    assert!(salvages > 0, "sled opened all of them");
 }
 
 #[test]
