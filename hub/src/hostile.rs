@@ -25,7 +25,7 @@ pub fn settings(text: &[u8]) {
 
 #[cfg(test)]
 #[path = "../../fuzz/kept.rs"]
-mod kept;
+pub(crate) mod kept;
 
 #[cfg(test)]
 mod tests {

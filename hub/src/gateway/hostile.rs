@@ -92,12 +92,9 @@ pub fn agents_file(text: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "../../../fuzz/kept.rs"]
-mod kept;
-
-#[cfg(test)]
 mod tests {
-    use super::{agents_file, kept, packets};
+    use super::{agents_file, packets};
+    use crate::hostile::kept;
 
     #[test]
     fn every_kept_session_is_taken() {

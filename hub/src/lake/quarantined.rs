@@ -21,10 +21,10 @@ pub async fn visit_quarantined(lake: &Lake, mut visit: impl FnMut(QuarantineRow)
         let received = micros(&batch, 0)?;
         let (sources, reasons, details) = (strings(&batch, 1)?, strings(&batch, 2)?, strings(&batch, 3)?);
         let payloads = batch.column(4).as_binary_opt::<i32>().context("payload is not binary")?;
-        for row in 0..batch.num_rows() {
+        for (row, &received_at) in received.iter().enumerate() {
             let payload = if payloads.is_null(row) { &[][..] } else { payloads.value(row) };
             visit(QuarantineRow {
-                received_at: received[row],
+                received_at,
                 source: sources.value(row).to_owned(),
                 reason: reasons.value(row).to_owned().into(),
                 detail: details.value(row).to_owned(),

@@ -51,8 +51,8 @@ impl ListArgs {
         holds(&row.reason, &self.reason)
             && holds(&row.source, &self.source)
             && self.since.is_none_or(|since| row.received_at >= since.micros())
-            && !(self.replayed && !replayed)
-            && !(self.open && replayed)
+            && (replayed || !self.replayed)
+            && !(replayed && self.open)
     }
 }
 

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(listed("").await, [c.clone(), b.clone(), a.clone()]);
         assert_eq!(listed("--limit 2").await, [c.clone(), b.clone()]);
         assert_eq!(listed("--reason malformed").await, [c.clone(), a.clone()]);
-        assert_eq!(listed("--source agents/b/").await, [b.clone()]);
+        assert_eq!(listed("--source agents/b/").await, std::slice::from_ref(&b));
         assert_eq!(listed("--since 2021-01-01T00:00:02Z").await, [c.clone(), b.clone()]);
         assert_eq!(listed("--open").await.len(), 3);
         assert!(listed("--replayed").await.is_empty());

@@ -39,8 +39,7 @@ impl Client {
         loop {
             let text = String::from_utf8_lossy(&self.received);
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let header =
-                    |line: &str| Some(line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok()?);
+                let header = |line: &str| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok();
                 let length: usize = head.lines().find_map(header).unwrap_or(0);
                 if body.len() >= length {
                     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");

@@ -53,7 +53,7 @@ fn open_all(sandbox: &Sandbox, name: &str) -> (Vec<Program>, PathBuf) {
     let mut readers: Vec<Program> = TABLES.into_iter().map(open).collect();
     for reader in &mut readers {
         let opened = |reader: &Program| reader.log().contains("opened ");
-        wait_until("a reader has opened its table", || String::new(), || opened(reader) || !reader.runs());
+        wait_until("a reader has opened its table", String::new, || opened(reader) || !reader.runs());
         assert!(opened(reader), "{}", reader.log());
     }
     (readers, go)

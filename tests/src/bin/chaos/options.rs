@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "J", default_value_t = 4)]
     pub jobs: usize,
     /// Write what happened in many runs to this file, as Markdown
-    #[arg(long, value_name = "FILE", requires = "seeds")]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     pub report: Option<PathBuf>,
     /// Where the folder of the run is made; it stays if the run fails [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]

@@ -40,7 +40,7 @@ fn total(done: &[Told], of: impl Fn(&Told) -> u64) -> u64 {
 
 fn totals(done: &[Told], of: impl Fn(&Told) -> &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for (what, times) in done.iter().flat_map(|told| of(told)) {
+    for (what, times) in done.iter().flat_map(of) {
         *sums.entry(what.clone()).or_default() += times;
     }
     sums
