@@ -191,10 +191,6 @@ impl World {
     /// Gives an agent an empty device, and perhaps another id; its process must have ended.
     pub fn replace_device(&mut self, at: usize, another_id: bool) {
         let data = self.agents[at].data().to_owned();
-        // A new device has a disk with room.
-        if let Some(disk) = self.disks.get(&Who::Agent(at)) {
-            disk.heal();
-        }
         std::fs::remove_dir_all(&data).expect("an agent's folder can be removed");
         std::fs::create_dir_all(&data).expect("it can be made again");
         if another_id {
