@@ -7,6 +7,9 @@ use onhand_tests::sandbox::{Part, wait_until};
 use onhand_tests::{Ledger, Sandbox, Till, Verdict};
 use std::time::Duration;
 
+/// A way in which a processor ends.
+type End = fn(&mut Part);
+
 /// Much longer than a restart takes here.
 const SESSION: &str = "session.timeout.ms=60000";
 const STORES: i32 = 6;
@@ -48,7 +51,7 @@ fn a_processor_that_comes_back_soon_has_its_partitions_and_the_others_keep_their
 
     let (own, others) = (held(&cloud.processors[0]), held(&cloud.processors[1]));
     let before = rebalances(&cloud.processors[1]);
-    let ends: [(&str, fn(&mut Part)); 2] = [
+    let ends: [(&str, End); 2] = [
         ("SIGTERM", |processor| assert!(processor.terminate().success(), "{}", processor.log_tail())),
         ("SIGKILL", |processor| processor.kill()),
     ];

@@ -43,7 +43,7 @@ fn what_was_synced_survives_every_cut_and_what_was_not_survives_some() {
             disk.write(ino, 5_000, &[2; 10_000], NOW).unwrap();
             ino
         },
-        |disk, ino| content(disk, ino),
+        content,
     );
     assert!(seen.iter().all(|bytes| bytes.len() >= 5_000 && bytes[..5_000] == [1; 5_000]));
     assert!(seen.iter().any(|bytes| bytes.len() == 5_000), "sometimes nothing of it");
@@ -64,7 +64,7 @@ fn an_overwritten_page_is_the_old_one_or_the_new_one_sector_by_sector() {
             disk.write(ino, 100, &[2; 3_000], NOW).unwrap();
             ino
         },
-        |disk, ino| content(disk, ino),
+        content,
     );
     for bytes in &seen {
         assert!(bytes.len() == 4_096 && bytes[..100] == [1; 100] && bytes[3_100..] == [1; 996]);
