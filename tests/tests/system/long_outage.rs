@@ -58,7 +58,7 @@ fn a_store_comes_back_with_a_large_outbox_and_others_are_served_meanwhile() {
         // It did not have to wait until the other was done.
         served += u32::from(waiting > 0 && agent.backlog() != Some(0));
     }
-    assert!(served > 3, "the live store was served {served} times while the other drained");
+    assert!(served > 0, "the live store had to wait until the other had drained");
     assert!(most < MOST_MEMORY, "the agent took {most} bytes of memory");
     settle(&hub, &[&agent, &live]);
     till.ledger.add(other.ledger);
