@@ -9,7 +9,6 @@
 mod event_topic;
 pub mod gateway;
 mod lanes;
-mod one_lake;
 pub mod processor;
 mod pump;
 mod quiet;

@@ -4,19 +4,17 @@
 //! committed is read from the topic again; a cut that was on its way fails where somebody else owns the partition by now.
 
 use super::KafkaSettings;
-use super::one_lake;
 use super::pump::{Positioning, Pump};
 use super::quiet::Quiet;
 use super::record::Expected;
 use crate::count_files::Leading;
 use crate::lake::commit::CommitError;
 use crate::lake::marks::DoesNotFit;
-use crate::lake::{Table, TableName};
 use crate::life::{Habits, Life, Surroundings};
 use crate::ownership::{OwnedPartitions, Ownership};
 use crate::pipeline::{Pipeline, TopicPartition};
 use crate::stats::HubStats;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
@@ -40,8 +38,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time between two looks at how much there is to read, and how long one may take.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Time between two looks at which lakes the group keeps.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A life of this length was not the same trouble as before.
 const GOOD: Duration = Duration::from_secs(60);
 
@@ -125,17 +121,13 @@ impl Processor {
     /// Processes until `stop`, which is followed by a last commit.
     ///
     /// # Errors
-    /// If Kafka does not answer at the start, a setting of its client is wrong, the group keeps another lake, or the client
-    /// gives up.
+    /// If Kafka does not answer at the start, a setting of its client is wrong, or the client gives up.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let count = self.settings.ensure_topic().await?;
         let stats = &self.around.stats;
         let (owned, mut assigned) = watch::channel(BTreeSet::new());
-        let gold = Table::open_or_create(&self.around.lake, TableName::InventoryCurrent).await?;
-        let (group, lake) = (self.settings.group.as_str(), gold.id());
-        let client_id = one_lake::client_id(lake);
+        let group = self.settings.group.as_str();
         let ours = [
-            ("client.id", client_id.as_str()),
             ("group.id", group),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("session.timeout.ms", "10000"),
@@ -151,21 +143,14 @@ impl Processor {
             .client(&ours, &fixed)
             .create_with_context(Group { owned, stats: Arc::clone(stats), quiet: Quiet::default() })
             .context("prepare a consumer for Kafka")?;
-        let consumer = Arc::new(consumer);
-        // Before it joins, so that the others go on as they are.
-        match one_lake::others(&consumer, group, lake).await {
-            Ok(others) if others.is_empty() => {}
-            Ok(others) => bail!(one_lake::reproach(group, lake, &others)),
-            Err(error) => tracing::debug!("asking which lake the group keeps: {error}"),
-        }
         consumer.subscribe(&[&self.settings.topic]).context("join the consumer group")?;
+        let consumer = Arc::new(consumer);
         let expected = Expected::OfItsPartition(count, Arc::new(self.settings.clone()));
         let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, expected, Arc::clone(stats));
         let ended = tokio::select! {
             ended = self.lives(count, &pump, &mut assigned, &stop) => ended,
             reason = pump.broken() => Err(anyhow!(reason)),
             never = self.watch_lag(&consumer) => match never {},
-            never = watch_lakes(&consumer, group, lake) => match never {},
         };
         drop(pump);
         consumer.unsubscribe();
@@ -320,20 +305,6 @@ impl Processor {
         self.leads.send_replace(None);
         servants.end().await;
         ended
-    }
-}
-
-/// Processors of two lakes that started at the same time have seen nothing of each other: now and then each looks again, and
-/// says so. (Who of them is wrong is not known, so none of them ends.)
-async fn watch_lakes(consumer: &Arc<StreamConsumer<Group>>, group: &str, lake: &str) -> Infallible {
-    let mut known = Vec::new();
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let Ok(others) = one_lake::others(consumer, group, lake).await else { continue };
-        if others != known && !others.is_empty() {
-            tracing::error!("{}", one_lake::reproach(group, lake, &others));
-        }
-        known = others;
     }
 }
 

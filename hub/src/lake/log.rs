@@ -63,8 +63,6 @@ pub struct LiveFile {
 pub struct Table {
     pub(crate) lake: Lake,
     pub(crate) name: TableName,
-    /// What its metadata calls it.
-    pub(crate) id: String,
     pub(crate) log: LogStoreRef,
     pub(crate) version: i64,
     /// By partition, so that one partition's files are found without looking at the others'.
@@ -134,7 +132,6 @@ impl Table {
         let mut table = Self {
             lake: lake.clone(),
             name,
-            id: String::new(),
             log,
             version: -1,
             files: BTreeMap::new(),
@@ -175,7 +172,6 @@ impl Table {
             files.insert((file.partition, Arc::clone(&file.path)), file);
         }
         drop(views);
-        snapshot.metadata().id().clone_into(&mut self.id);
         self.version = loaded;
         self.files = files;
         self.transactions.clear();
@@ -218,11 +214,6 @@ impl Table {
     /// Which table it is.
     pub fn name(&self) -> TableName {
         self.name
-    }
-
-    /// The id that it got when it was made. No other table has it, wherever it lies.
-    pub fn id(&self) -> &str {
-        &self.id
     }
 
     /// Which lake it is in.

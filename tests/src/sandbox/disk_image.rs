@@ -83,6 +83,8 @@ struct Inode {
     mode: u16,
     links: u32,
     opened: u32,
+    /// Whether its pages are others' by now.
+    freed: bool,
     modified: SystemTime,
 }
 
@@ -102,7 +104,14 @@ pub struct DiskImage {
 impl DiskImage {
     /// An empty disk with room for so many bytes.
     pub fn new(capacity: u64, now: SystemTime) -> Self {
-        let root = Inode { node: Node::Folder(Names::default()), mode: 0o755, links: 2, opened: 0, modified: now };
+        let root = Inode {
+            node: Node::Folder(Names::default()),
+            mode: 0o755,
+            links: 2,
+            opened: 0,
+            freed: false,
+            modified: now,
+        };
         let inodes = BTreeMap::from([(ROOT, root)]);
         Self { inodes, next: ROOT + 1, pending: Vec::new(), used: 0, capacity: capacity / PAGE, nameless: 0 }
     }
@@ -155,7 +164,7 @@ impl DiskImage {
         let node = if is_folder { Node::Folder(Names::default()) } else { Node::File(FileBytes::default()) };
         let ino = self.next;
         self.next += 1;
-        self.inodes.insert(ino, Inode { node, mode, links: 0, opened: 0, modified: now });
+        self.inodes.insert(ino, Inode { node, mode, links: 0, opened: 0, freed: false, modified: now });
         self.happen(vec![Change::new(folder, name, Some(ino))], now)?;
         Ok(ino)
     }
@@ -336,8 +345,12 @@ impl DiskImage {
 
     /// Its pages are free for others; its bytes stay here, since a power cut may bring its name back.
     fn free_if_gone(&mut self, ino: u64) {
-        if let Ok(Inode { node: Node::File(bytes), links: 0, opened: 0, .. }) = self.inode(ino) {
-            self.used -= bytes.pages();
+        // Once: after a power cut, who had it open closes it nevertheless.
+        if let Ok(Inode { node: Node::File(bytes), links: 0, opened: 0, freed, .. }) = self.inode_mut(ino)
+            && !std::mem::replace(freed, true)
+        {
+            let pages = bytes.pages();
+            self.used -= pages;
             self.nameless += 1;
         }
     }
@@ -380,8 +393,9 @@ impl DiskImage {
         self.used = 0;
         for (ino, inode) in &mut self.inodes {
             inode.links = links.get(ino).copied().unwrap_or(u32::from(*ino == ROOT));
+            inode.freed = inode.links == 0 && inode.opened == 0;
             if let Node::File(bytes) = &inode.node
-                && (inode.links > 0 || inode.opened > 0)
+                && !inode.freed
             {
                 self.used += bytes.pages();
             }

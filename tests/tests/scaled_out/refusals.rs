@@ -1,9 +1,7 @@
 //! What is set up wrongly is refused in words that say what to look at.
 
-use crate::cloud::Cloud;
-use crate::lake_at::LakeAt;
 use onhand_tests::sandbox::{HubOptions, Kafka, S3, binary, get_json, run, wait_until};
-use onhand_tests::{Hub, Ledger, Sandbox, Till, Verdict};
+use onhand_tests::{Hub, Sandbox};
 use serde_json::json;
 use std::process::Command;
 
@@ -41,29 +39,6 @@ fn wrong_credentials_and_buckets_are_said_in_words() {
     let elsewhere = run_at("s3://nowhere/lake");
     let said = refused(&elsewhere.each_ref().map(String::as_str), &s3.environment());
     assert!(said.contains("s3://nowhere/lake: there is no such bucket or container"), "{said}");
-}
-
-#[test]
-fn a_processor_of_another_lake_does_not_join_the_group() {
-    let sandbox = Sandbox::new();
-    let lake = LakeAt::folder(&sandbox);
-    let cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
-    cloud.processors[0].wait_ready();
-    let rebalances = || cloud.processors[0].metric("onhand_hub_kafka_rebalances_total");
-    let before = rebalances();
-    let other = sandbox.path("another lake");
-    let (other, bootstrap) = (other.to_str().expect("a path of plain characters"), cloud.kafka.address());
-    let arguments = ["run", "--role", "processor", "--kafka", &bootstrap, "--http", "127.0.0.1:0", "--lake", other];
-    let said = refused(&arguments, &[]);
-    assert!(said.contains("processors of the group onhand-processors keep another lake"), "{said}");
-    assert!(said.contains("--kafka-group"), "{said}");
-    assert_eq!(rebalances(), before, "it joined all the same");
-
-    let mut till = Till::new(1, 5);
-    till.sell(&cloud.agents[0].url(""), 20);
-    let mut ledger = Ledger::default();
-    ledger.add(till.ledger.clone());
-    cloud.end(&Verdict::of(&ledger, sandbox.path("lines.csv")));
 }
 
 #[test]
