@@ -82,7 +82,8 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
     }
     let missed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    println!("{} taken out, {} noticed, {missed} not", outcomes.len(), outcomes.len() - missed);
+    let (word, done) = if check { ("looked at", "fit") } else { ("taken out", "noticed") };
+    println!("{} {word}, {} {done}, {missed} not", outcomes.len(), outcomes.len() - missed);
     ExitCode::from(u8::from(missed > 0))
 }
 
