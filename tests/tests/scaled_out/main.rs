@@ -2,7 +2,6 @@
 
 mod back_pressure;
 mod cloud;
-mod conflicts;
 mod count_files;
 mod dataset;
 mod lake_at;
