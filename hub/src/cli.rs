@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{BufRead, IsTerminal, Write};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::{Command as Process, ExitCode, Stdio};
 
@@ -135,7 +136,9 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::R
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(work)
+    // It ends with the process. Ended before, it takes what a thread still waits for away from it, as of one that reads tables:
+    // that thread would panic, and look like the reason for the end.
+    ManuallyDrop::new(runtime).block_on(work)
 }
 
 /// One line of standard input; asked for, and not shown while it is typed, if that is a terminal.

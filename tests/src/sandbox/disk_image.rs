@@ -324,15 +324,16 @@ impl DiskImage {
     }
 
     fn happen(&mut self, changes: Vec<Change>, now: SystemTime) -> Result<(), DiskError> {
+        // First the new names: what is renamed is never without one.
+        for ino in changes.iter().filter_map(|change| change.to) {
+            self.inode_mut(ino)?.links += 1;
+        }
         for change in &changes {
             let Node::Folder(names) = &mut self.inode_mut(change.folder)?.node else {
                 return Err(DiskError::NotFolder);
             };
             let before = names.set(&change.name, change.to);
             self.inode_mut(change.folder)?.modified = now;
-            if let Some(ino) = change.to {
-                self.inode_mut(ino)?.links += 1;
-            }
             if let Some(ino) = before {
                 let inode = self.inode_mut(ino)?;
                 inode.links = inode.links.saturating_sub(1);

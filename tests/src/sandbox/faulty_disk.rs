@@ -175,7 +175,8 @@ impl FaultyDisk {
     /// Whether a fault is still to come.
     pub fn has_faults(&self) -> bool {
         let disk = self.lock();
-        disk.faults.syncs_left.is_some() || disk.faults.writes_left.is_some()
+        let Faults { syncs_left, writes_left, changes_left } = &disk.faults;
+        syncs_left.is_some() || writes_left.is_some() || changes_left.is_some()
     }
 
     /// The kernel lets go of what it has in memory: what a failed sync left there is gone.

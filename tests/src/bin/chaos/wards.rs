@@ -15,6 +15,7 @@ const COMES_BACK: Duration = Duration::from_millis(500);
 /// What was asked to stop gets SIGKILL after.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 /// With so much room, no disk is full.
 const PLENTY: u64 = 1 << 30;
 
@@ -233,7 +234,8 @@ impl Wards {
                 Some("its disk was bad")
             }
             _ if intruded && printed.contains("another hub has taken this lake over") => Some("it was taken over"),
-            _ if stopping.is_some() && status.success() => {
+            // Before it listens to signals, SIGTERM just ends it.
+            _ if stopping.is_some() && (status.success() || status.signal() == Some(SIGTERM)) => {
                 pause = stopping.map_or(pause, |(_, down)| down);
                 Some("it was asked to")
             }

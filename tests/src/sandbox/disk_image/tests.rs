@@ -189,3 +189,18 @@ fn a_full_disk_takes_what_fits_and_has_room_again_when_a_file_is_gone() {
     disk.power_cut(&mut ChaCha8Rng::seed_from_u64(0));
     assert!(disk.room().0 <= 3);
 }
+
+#[test]
+fn a_renamed_file_takes_its_room_until_it_is_removed() {
+    let mut disk = DiskImage::new(9 * PAGE, NOW);
+    let (a, b) = (create(&mut disk, "a"), create(&mut disk, "b"));
+    for ino in [a, b] {
+        disk.write(ino, 0, &[1; 2 * PAGE as usize], NOW).unwrap();
+    }
+    disk.rename((ROOT, name("a")), (ROOT, name("c")), false, NOW).unwrap();
+    assert_eq!(disk.room().1, 5);
+    disk.rename((ROOT, name("c")), (ROOT, name("b")), false, NOW).unwrap();
+    assert_eq!(disk.room().1, 7, "the file that it replaced is gone");
+    disk.remove(ROOT, name("b"), false, NOW).unwrap();
+    assert_eq!(disk.room().1, 9);
+}
