@@ -6,7 +6,7 @@
 use crate::actors::{ActorLimits, ActorThreads, Directory, IdentityLookup, ItemUpdate, Presence, StoreShared};
 use crate::gateway::{Intake, Position};
 use crate::lake::commit_cycle::{CommitCycle, CycleConfig};
-use crate::lake::housekeeping::Housekeeping;
+use crate::lake::housekeeping::{Housekeeping, keep_small_beside};
 use crate::lake::identities::{IdentityReader, SilverFiles, note_presence};
 use crate::lake::recovery::recover;
 use crate::lake::tables_open::Tables;
@@ -76,13 +76,18 @@ pub struct Life {
 /// What a life needs to be ended in the end.
 pub struct Servants {
     reader: JoinHandle<()>,
+    /// Of the processor that does it for all.
+    upkeep: Option<JoinHandle<()>>,
     threads: ActorThreads,
 }
 
 impl Servants {
-    /// Ends all actors, and the look-up of identities.
+    /// Ends all actors, the look-up of identities, and upkeep.
     pub async fn end(self) {
         self.reader.abort();
+        if let Some(upkeep) = self.upkeep {
+            upkeep.abort();
+        }
         self.threads.stop().await;
     }
 }
@@ -126,6 +131,8 @@ impl Life {
 
         let threads = ActorThreads::start(habits.threads).await?;
         let reader = tokio::spawn(reader.run(requests));
+        let beside = matches!(ownership, Ownership::Partitions(_)) && ownership.leads();
+        let upkeep = beside.then(|| tokio::spawn(keep_small_beside(around.lake.clone(), habits.cycle.gold_interval)));
         let shared = Arc::new(StoreShared::new(habits.limits, lookup, around.updates.clone()));
         let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
         let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
@@ -161,7 +168,13 @@ impl Life {
             half_known: false,
             marked: started,
         };
-        Ok(Self { pipeline, cycle, servants: Servants { reader, threads }, positions: recovered.positions, offsets })
+        Ok(Self {
+            pipeline,
+            cycle,
+            servants: Servants { reader, upkeep, threads },
+            positions: recovered.positions,
+            offsets,
+        })
     }
 }
 

@@ -53,7 +53,7 @@ pub fn judge(lake: &Path, expected: &Verdict) -> String {
 /// What DuckDB has to say of a lake that may not be at rest yet: its exit status and words.
 pub fn judge_so_far(lake: &Path, expected: &Verdict) -> (i32, String) {
     let ran = run(&mut judging(lake, expected));
-    (ran.code, ran.output())
+    (ran.code, ran.said())
 }
 
 fn judging(lake: &Path, expected: &Verdict) -> Command {

@@ -9,7 +9,7 @@
 //!   the entry's own id tells whether the first one landed.
 
 pub use super::commit_request::CommitRequest;
-use super::log::{COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table};
+use super::log::{Ahead, COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table, redefines};
 use super::tables::TableName;
 use crate::ownership::EMBEDDED;
 use deltalake::kernel::transaction::TransactionError;
@@ -23,8 +23,10 @@ use uuid::Uuid;
 
 /// How often an answer that is neither yes nor no is tried again.
 const AMBIGUOUS_TRIES: u32 = 6;
-/// How many entries of others may come first, one after another, before a commit gives up.
+/// How many tries for the end of the log may be lost before a commit gives up.
 const MAX_LOST_RACES: u32 = 1_000;
+/// Longest pause before the next try, milliseconds. Short: while the loser waits, the winner of the last try writes again.
+const LONGEST_BACK_OFF_MS: u64 = 32;
 
 /// Why a commit did not land.
 #[derive(Debug, thiserror::Error)]
@@ -115,24 +117,14 @@ impl Table {
                     return Ok(version);
                 }
                 Err(TransactionError::VersionAlreadyExists(_)) => {
-                    let verdict = self.meet(version, &request, id).await?;
-                    match verdict {
-                        Verdict::Ours => return Ok(version),
-                        Verdict::Unrelated => {}
-                        Verdict::Reload => {
-                            self.reload(None).await?;
-                            if let Some(version) = self.committed_before(&request).await? {
-                                return Ok(version);
-                            }
-                            self.check_live(&request.removes)?;
-                        }
+                    if let Some(version) = self.meet_those_before(version, &request, id).await? {
+                        return Ok(version);
                     }
                     lost += 1;
-                    self.lost_races += 1;
                     if lost > MAX_LOST_RACES {
                         return Err(anyhow::anyhow!("{}: lost {lost} races for the next version", self.name).into());
                     }
-                    let most = 1 << lost.min(6);
+                    let most = LONGEST_BACK_OFF_MS.min(1 << lost.min(16));
                     tokio::time::sleep(Duration::from_millis(rand::random_range(0..most))).await;
                 }
                 Err(error) => {
@@ -205,12 +197,49 @@ impl Table {
         }
     }
 
-    /// Reads the entry that took our version, judges it, and takes it over.
-    async fn meet(&mut self, version: i64, request: &CommitRequest, id: Uuid) -> Result<Verdict, CommitError> {
-        let Some(actions) = self.read_entry(version).await? else {
-            // Taken when we wrote, gone when we read: the log was cleaned beyond us.
-            return Ok(Verdict::Reload);
-        };
+    /// Takes over everything that others have committed from `taken` on, the version that was to be ours; returns the version
+    /// that this commit has if it is among it.
+    ///
+    /// All of it before the next try: whoever took over one entry a try would be passed by for as long as others write.
+    async fn meet_those_before(
+        &mut self,
+        taken: i64,
+        request: &CommitRequest,
+        id: Uuid,
+    ) -> Result<Option<i64>, CommitError> {
+        let mut ahead = Ahead::default();
+        loop {
+            let version = self.version + 1;
+            let verdict = match self.next_entry(&mut ahead).await? {
+                Some(actions) => self.meet(version, &actions, request, id)?,
+                // Taken when we wrote, gone when we read: the log was cleaned beyond us.
+                None if version == taken => Verdict::Reload,
+                None => return Ok(None),
+            };
+            self.lost_races += 1;
+            match verdict {
+                Verdict::Ours => return Ok(Some(version)),
+                Verdict::Unrelated => {}
+                Verdict::Reload => {
+                    self.reload(None).await?;
+                    if let Some(version) = self.committed_before(request).await? {
+                        return Ok(Some(version));
+                    }
+                    self.check_live(&request.removes)?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Judges an entry that came before ours, and takes it over.
+    fn meet(
+        &mut self,
+        version: i64,
+        actions: &[Action],
+        request: &CommitRequest,
+        id: Uuid,
+    ) -> Result<Verdict, CommitError> {
         let id = id.to_string();
         let ours = actions.iter().any(|action| match action {
             Action::CommitInfo(info) => info.info.get(COMMIT_ID_KEY).and_then(Value::as_str) == Some(&id),
@@ -218,14 +247,14 @@ impl Table {
         });
         let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
         for (app_id, ours) in request.guards.iter().filter(|_| !matches!(verdict, Verdict::Ours)) {
-            if let Some(found) = transaction_of(&actions, app_id).filter(|found| found > ours) {
-                self.apply(version, &actions)?;
+            if let Some(found) = transaction_of(actions, app_id).filter(|found| found > ours) {
+                self.apply(version, actions)?;
                 let (app_id, ours) = (app_id.clone(), *ours);
                 return Err(CommitError::Fenced { table: self.name, app_id, found, ours });
             }
         }
         let claims = request.transactions.iter().filter(|_| !ours);
-        let claimed = claims.filter_map(|(app_id, wanted)| Some((app_id, wanted, transaction_of(&actions, app_id)?)));
+        let claimed = claims.filter_map(|(app_id, wanted)| Some((app_id, wanted, transaction_of(actions, app_id)?)));
         if let Some((app_id, wanted, found)) =
             claimed.max_by_key(|(app_id, wanted, found)| (*found - **wanted, app_id.as_str() != EMBEDDED))
         {
@@ -235,15 +264,15 @@ impl Table {
                 // A fence of the same version is that of another who takes over at the same time: one of the two wins.
                 // An older one fences, too: it brought rows under our application id that we know nothing of. Only a fence,
                 // after which everything is read anew, may come behind it.
-                self.apply(version, &actions)?;
+                self.apply(version, actions)?;
                 let app_id = app_id.clone();
                 return Err(CommitError::Fenced { table: self.name, app_id, found, ours: *wanted });
             }
         }
-        if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
+        if redefines(actions) {
             return Ok(if matches!(verdict, Verdict::Ours) { verdict } else { Verdict::Reload });
         }
-        self.apply(version, &actions)?;
+        self.apply(version, actions)?;
         if matches!(verdict, Verdict::Unrelated) {
             debug!("{}: version {version} is another's", self.name);
             self.check_live(&request.removes)?;

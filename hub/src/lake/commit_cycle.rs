@@ -181,8 +181,8 @@ impl CommitCycle {
         let appended = self.commit_silver(&mut cycle).await?;
         let replaced = gold && self.commit_gold(&mut cycle).await?;
         if gold && !replaced && self.housekeeping.is_due() {
-            // In embedded form gold names the newest versions of silver while nothing happens, so those stay.
-            self.keep_small(matches!(self.ownership, Ownership::Partitions(_))).await?;
+            // Gold names the newest versions of silver while nothing happens, so those stay.
+            self.keep_small(false).await?;
         }
         if !appended && !replaced && !restated {
             if gold {
@@ -206,6 +206,11 @@ impl CommitCycle {
     async fn look_at_reference(&mut self) -> Result<Looked, Stopped> {
         if !self.ownership.leads() {
             return self.follow_reference().await;
+        }
+        if let Ownership::Partitions(_) = self.ownership
+            && let Err(error) = self.catch_up().await
+        {
+            tracing::warn!("looking at what others have committed: {error:#}; trying again later");
         }
         let Some(folder) = self.config.reference.clone() else { return Ok(Looked::Same) };
         let current = Arc::clone(&self.reference.borrow());
@@ -241,19 +246,15 @@ impl CommitCycle {
         Ok(Looked::New)
     }
 
-    /// Takes over the reference data that another has committed, and learns which files of silver there are.
+    /// Takes over the reference data that another has committed.
     async fn follow_reference(&mut self) -> Result<Looked, Stopped> {
-        let tables = &mut self.tables;
-        let silver = (tables.changes.version(), tables.counts.version());
-        let read = async {
-            tables.catch_up().await?;
-            reference::read(&tables.stores, &tables.items, &tables.change_types).await
+        let read = match self.catch_up().await {
+            Ok(()) => {
+                let tables = &self.tables;
+                reference::read(&tables.stores, &tables.items, &tables.change_types).await
+            }
+            Err(error) => Err(error),
         };
-        let read = read.await;
-        if silver != (self.tables.changes.version(), self.tables.counts.version()) {
-            // Those that were compacted away go in the end, and identities are looked up in what is there.
-            self.publish_files();
-        }
         match read {
             Ok(loaded) if loaded == **self.reference.borrow() => Ok(Looked::Same),
             Ok(loaded) => {
@@ -518,10 +519,10 @@ impl CommitCycle {
         Ok(answers)
     }
 
-    /// Compaction and the like. In embedded form silver is compacted before a gold commit only, which then names the versions
-    /// that this leaves.
+    /// Compaction and the like, where this cycle is the only one. Silver is compacted before a gold commit only, which then names
+    /// the versions that this leaves.
     async fn keep_small(&mut self, silver: bool) -> Result<(), Stopped> {
-        if !self.ownership.leads() {
+        if let Ownership::Partitions(_) = self.ownership {
             return Ok(());
         }
         match self.housekeeping.keep_small(&mut self.tables, silver).await {
@@ -531,6 +532,18 @@ impl CommitCycle {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Learns what others have committed, and which files of silver there are then.
+    async fn catch_up(&mut self) -> Result<()> {
+        let tables = &mut self.tables;
+        let silver = (tables.changes.version(), tables.counts.version());
+        let caught_up = tables.catch_up().await;
+        if silver != (self.tables.changes.version(), self.tables.counts.version()) {
+            // Those that were compacted away go in the end, and identities are looked up in what is there.
+            self.publish_files();
+        }
+        caught_up
     }
 
     fn publish_files(&self) {

@@ -1,8 +1,13 @@
 //! When which table is kept small. (How, is in upkeep.rs.)
+//!
+//! In embedded form it is part of the commit cycle: gold names silver's newest versions, those that it leaves. Of several
+//! processors one does it for all, beside its commits and with handles of its own: what the others write is much, and its own
+//! stores are not to wait for it.
 
 use super::commit::CommitError;
 use super::log::Table;
 use super::marks::{Reflected, Versions};
+use super::storage::Lake;
 use super::tables_open::Tables;
 use super::upkeep::CompactionPolicy;
 use anyhow::Result;
@@ -72,6 +77,35 @@ impl Housekeeping {
         }
         Ok(silver_replaced)
     }
+}
+
+/// Keeps the tables of a lake of processors small until it is aborted, each `every` time, and at most half of the time.
+pub async fn keep_small_beside(lake: Lake, every: Duration) {
+    let mut housekeeping = Housekeeping::default();
+    let mut open = None;
+    let mut worked = Duration::ZERO;
+    loop {
+        tokio::time::sleep(every.max(worked)).await;
+        let began = Instant::now();
+        open = match once(&lake, open.take(), &mut housekeeping).await {
+            Ok(tables) => Some(tables),
+            Err(error) => {
+                tracing::warn!("upkeep: {error:#}; trying again later");
+                None
+            }
+        };
+        worked = began.elapsed();
+    }
+}
+
+async fn once(lake: &Lake, open: Option<Tables>, housekeeping: &mut Housekeeping) -> Result<Tables> {
+    let mut tables = match open {
+        Some(tables) => tables,
+        None => Tables::open(lake).await?,
+    };
+    futures::future::try_join_all(tables.all().map(Table::catch_up)).await?;
+    housekeeping.keep_small(&mut tables, true).await?;
+    Ok(tables)
 }
 
 /// Returns whether other files are live now.

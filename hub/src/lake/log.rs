@@ -18,7 +18,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use onhand_common::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,21 @@ pub struct LiveFile {
     pub modified: i64,
 }
 
+/// Entries that were read before they are needed, in their order. Each has to be taken over before the next is asked for.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    entries: VecDeque<Vec<Action>>,
+    /// How many are read next: the more there were, the more there will be.
+    wanted: i64,
+    /// There were no more.
+    at_end: bool,
+}
+
+/// Whether an entry says anew what its table is.
+pub(crate) fn redefines(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_)))
+}
+
 /// A table, opened at a version.
 pub struct Table {
     pub(crate) lake: Lake,
@@ -86,11 +101,8 @@ impl Table {
     /// If the log cannot be read, or describes another table than this program knows.
     pub async fn open_or_create(lake: &Lake, name: TableName) -> Result<Self> {
         let log = lake.log_store(name)?;
-        if !log.is_delta_table_location().await.with_context(|| format!("look for the table {name}"))?
-            && let Err(error) = lake.create_table(name, Arc::clone(&log)).await
-        {
-            // Another process may have been faster: then the table is there.
-            return Self::load(lake, name, None).await.map_err(|_| error);
+        if !log.is_delta_table_location().await.with_context(|| format!("look for the table {name}"))? {
+            lake.create_table(name, &log).await?;
         }
         Self::load(lake, name, None).await
     }
@@ -378,13 +390,31 @@ impl Table {
         if self.is_stale() {
             return self.reload(None).await;
         }
-        while let Some(actions) = self.read_entry(self.version + 1).await? {
-            if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
+        let mut ahead = Ahead::default();
+        while let Some(actions) = self.next_entry(&mut ahead).await? {
+            if redefines(&actions) {
                 return self.reload(None).await;
             }
             self.apply(self.version + 1, &actions)?;
         }
         Ok(())
+    }
+
+    /// The entry after the version that this handle knows; `None` if there is none yet. Whoever is far behind reads several at a
+    /// time: read one by one, from an object store, they come more slowly than others write them.
+    pub(crate) async fn next_entry(&self, ahead: &mut Ahead) -> Result<Option<Vec<Action>>> {
+        if ahead.entries.is_empty() && !ahead.at_end {
+            let wanted = ahead.wanted.max(1);
+            let mut entries = futures::stream::iter(self.version + 1..=self.version + wanted)
+                .map(async |version| self.read_entry(version).await)
+                .buffered(ENTRIES_AT_ONCE);
+            while let Some(Some(entry)) = entries.try_next().await? {
+                ahead.entries.push_back(entry);
+            }
+            ahead.at_end = (ahead.entries.len() as i64) < wanted;
+            ahead.wanted = (wanted * 2).min(ENTRIES_AT_ONCE as i64);
+        }
+        Ok(ahead.entries.pop_front())
     }
 
     /// Takes over what a version changed.

@@ -6,10 +6,11 @@ use super::refusal;
 use super::retention::Retention;
 use super::tables::TableName;
 use anyhow::{Context, Result};
-use deltalake::DeltaTable;
-use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore, logstore_with};
+use bytes::Bytes;
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, logstore_with};
 use deltalake::operations::create::CreateBuilder;
-use deltalake::protocol::SaveMode;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -17,6 +18,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+use uuid::Uuid;
 
 /// A lake: a local folder or an object-store URL. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -137,13 +139,28 @@ impl Lake {
 
     /// Creates a table; leaves one that is there as it is.
     ///
+    /// deltalake's own commit would write behind a version 0 that came in between, and so a second definition of the table with
+    /// an id of its own. So its entry is made in memory, and is version 0 of the table or nothing.
+    ///
     /// # Errors
     /// If version 0 can be neither written nor found.
-    pub(crate) async fn create_table(&self, table: TableName, log: LogStoreRef) -> Result<DeltaTable> {
+    pub(crate) async fn create_table(&self, table: TableName, log: &LogStoreRef) -> Result<()> {
+        let doing = || format!("create the table {table}");
+        let entry = self.first_entry(table).await.with_context(doing)?;
+        match log.write_commit_entry(0, CommitOrBytes::LogBytes(entry), Uuid::new_v4()).await {
+            Ok(()) | Err(TransactionError::VersionAlreadyExists(_)) => Ok(()),
+            Err(error) => Err(error).with_context(doing),
+        }
+    }
+
+    /// The log entry that says what a table is.
+    async fn first_entry(&self, table: TableName) -> Result<Bytes> {
         let definition = table.definition();
         let retention = self.0.retention;
+        let memory = Url::parse("memory:///").context("it is a URL")?;
+        let log = logstore_with(Arc::new(InMemory::new()), &memory, StorageConfig::default())?;
         CreateBuilder::new()
-            .with_log_store(log)
+            .with_log_store(Arc::clone(&log))
             .with_table_name(table.short())
             .with_comment(definition.comment)
             .with_columns(table.delta_columns())
@@ -155,9 +172,8 @@ impl Lake {
             ])
             // `quality` is a property of ours.
             .with_raise_if_key_not_exists(false)
-            .with_save_mode(SaveMode::Ignore)
-            .await
-            .with_context(|| format!("create the table {table}"))
+            .await?;
+        log.read_commit_entry(0).await?.context("a new table has a version 0")
     }
 
     /// Puts data files of a table on the drive, with their names. An object store has done so by itself.

@@ -275,6 +275,22 @@ mod tests {
         refused
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_those_who_create_the_tables_at_once_one_says_what_they_are() {
+        let (_folder, lake) = lake();
+        let open = |lake: Lake| tokio::spawn(async move { Tables::open(&lake).await.unwrap() });
+        let all: Vec<_> = (0..8).map(|_| open(lake.clone())).collect();
+        for tables in all {
+            let versions = tables.await.unwrap().all().map(|table| (table.name(), table.version()));
+            assert!(versions.iter().all(|(_, version)| *version == 0), "{versions:?}");
+        }
+        // Also whoever did not see that another was faster.
+        for name in Tables::open(&lake).await.unwrap().all().map(|table| table.name()) {
+            lake.create_table(name, &lake.log_store(name).unwrap()).await.unwrap();
+            assert_eq!(Table::open(&lake, name).await.unwrap().version(), 0, "{name}");
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_hub_in_embedded_form_refuses_a_lake_of_processors_and_changes_nothing() {
         let (_folder, lake) = lake();

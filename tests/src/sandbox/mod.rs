@@ -151,13 +151,31 @@ pub fn wait_until(what: &str, context: impl Fn() -> String, mut done: impl FnMut
     }
 }
 
+/// As [`wait_until`], of what takes as long as there is to do: patience begins anew whenever less is left than ever before.
+///
+/// # Panics
+/// If nothing changes for [`PATIENCE`].
+pub fn wait_until_none_left(what: &str, context: impl Fn() -> String, mut left: impl FnMut() -> Option<u64>) {
+    let (mut changed, mut least) = (Instant::now(), u64::MAX);
+    loop {
+        match left() {
+            Some(0) => return,
+            Some(now) if now < least => (changed, least) = (Instant::now(), now),
+            _ => {}
+        }
+        let waited = changed.elapsed();
+        assert!(waited < PATIENCE, "waited {waited:?} until {what}, and {least} did not grow less\n{}", context());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Waits until everything that `agents` took is in gold.
 pub fn settle(hub: &Hub, agents: &[&Agent]) {
     for agent in agents {
-        wait_until(
+        wait_until_none_left(
             "an agent has nothing left to send",
             || format!("{}\n{}\n{}", agent.status(), agent.log_tail(), hub.log_tail()),
-            || agent.backlog() == Some(0),
+            || agent.backlog(),
         );
     }
     hub.wait_settled();

@@ -203,7 +203,12 @@ pub struct Ran {
 impl Ran {
     /// Both outputs.
     pub fn output(&self) -> String {
-        format!("{}\nstatus {}\n{}\n{}", self.shown, self.code, self.stdout, self.stderr)
+        format!("{}\n{}", self.shown, self.said())
+    }
+
+    /// Both outputs, for where it is known what was run.
+    pub fn said(&self) -> String {
+        format!("status {}\n{}\n{}", self.code, self.stdout, self.stderr)
     }
 
     /// Its standard output, if it succeeded.

@@ -2,7 +2,7 @@
 
 use crate::lake_at::LakeAt;
 use onhand_tests::judge::judge_so_far;
-use onhand_tests::sandbox::{Kafka, Mosquitto, Part, binary, run, wait_until};
+use onhand_tests::sandbox::{Kafka, Mosquitto, Part, binary, run, wait_until, wait_until_none_left};
 use onhand_tests::{Agent, Sandbox, Verdict, judge};
 use std::path::Path;
 use std::process::Command;
@@ -101,10 +101,10 @@ impl<'a> Cloud<'a> {
     /// themselves would not be enough: a partition whose processor was killed has no owner until the group notices.
     pub fn settle(&self, expected: &Verdict) {
         for agent in &self.agents {
-            wait_until(
+            wait_until_none_left(
                 "an agent has nothing left to send",
                 || format!("{}\n{}\n{}", agent.status(), agent.log_tail(), self.tails()),
-                || agent.backlog() == Some(0),
+                || agent.backlog(),
             );
         }
         let said = std::cell::RefCell::new(String::new());

@@ -2,6 +2,7 @@
 
 mod back_pressure;
 mod cloud;
+mod conflicts;
 mod count_files;
 mod dataset;
 mod lake_at;

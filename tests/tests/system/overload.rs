@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const TILLS: usize = 4;
+/// A till sells so much at once, and so often: some four times what the hub takes meanwhile, and a minute's work for it at most
+/// when it is left alone, however fast this machine sells.
+const AT_ONCE: usize = 100;
+const EVERY: Duration = Duration::from_millis(300);
 /// Rows that may await a commit.
 const MOST_ROWS: &str = "2000";
 /// Resident memory that a hub of these limits stays below; it takes some 40 MB when it has nothing to do.
@@ -48,7 +52,9 @@ fn too_much_for_a_slow_hub_waits_and_is_not_lost() {
                 scope.spawn(move || {
                     let mut till = Till::new(number as i32 % 2 + 1, 90 + number as u64);
                     while !over.load(Relaxed) {
-                        till.sell(&agent.url(""), 100);
+                        let began = Instant::now();
+                        till.sell(&agent.url(""), AT_ONCE);
+                        std::thread::sleep(EVERY.saturating_sub(began.elapsed()));
                     }
                     till
                 })

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 /// Most findings that are kept: the first say enough.
 const MOST: usize = 20;
+/// Lines of a finding that a summary shows.
+const LINES_IN_SHORT: usize = 8;
 
 /// Findings that many write. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,6 +67,12 @@ pub struct Told {
 }
 
 impl Told {
+    /// The beginning of the first thing found, for who reads nothing else.
+    pub fn in_short(&self) -> String {
+        let lines = self.findings.first().map(String::as_str).unwrap_or_default().lines();
+        lines.filter(|line| !line.is_empty()).take(LINES_IN_SHORT).collect::<Vec<_>>().join("\n  ")
+    }
+
     /// Counts something.
     pub fn count(map: &mut BTreeMap<String, u64>, what: &str) {
         *map.entry(what.to_owned()).or_default() += 1;

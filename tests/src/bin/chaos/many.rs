@@ -38,7 +38,7 @@ pub fn run_many(options: &Options, Seeds(seeds): &Seeds) -> ExitCode {
                     }
                     let told = one(options, seed, &folder);
                     if !told.findings.is_empty() {
-                        bar.println(format!("seed {seed}: {}", told.findings[0].lines().next().unwrap_or_default()));
+                        bar.println(format!("seed {seed}: {}", told.in_short()));
                     }
                     let mut done = done.lock().expect("nobody panics with it");
                     done.push(told);

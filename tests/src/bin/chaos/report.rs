@@ -65,8 +65,8 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         failed.len()
     );
     for told in failed {
-        let first = told.findings[0].lines().next().unwrap_or_default();
-        write!(text, "\nseed {}: {first}\n  replay: {}", told.seed, options.replay(told.seed)).expect("as any text");
+        let (found, replay) = (told.in_short(), options.replay(told.seed));
+        write!(text, "\nseed {}: {found}\n  replay: {replay}", told.seed).expect("as any text");
     }
     text
 }
