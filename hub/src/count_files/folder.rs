@@ -75,7 +75,7 @@ impl Folder {
     /// # Errors
     /// If it cannot be listed.
     pub async fn new_files(&self, known: &Arc<HashSet<FileHash>>, most: usize) -> Result<NewFiles> {
-        let mut oldest = Oldest { most, files: BinaryHeap::new(), more: false, strange: None };
+        let mut oldest = Oldest { most, files: BinaryHeap::new(), more: false, strange: None, waited: Duration::ZERO };
         match self {
             Self::Local(folder) => {
                 let (folder, known) = (folder.clone(), Arc::clone(known));
@@ -95,7 +95,8 @@ impl Folder {
                 }
             }
         }
-        Ok(NewFiles { files: oldest.files.into_sorted_vec(), more: oldest.more, strange: oldest.strange })
+        let Oldest { files, more, strange, waited, .. } = oldest;
+        Ok(NewFiles { files: files.into_sorted_vec(), more, strange, waited })
     }
 
     /// A file's content; `None` if it has gone.
@@ -127,6 +128,8 @@ pub struct NewFiles {
     pub more: bool,
     /// The name of one that is none of a count file, if there is one.
     pub strange: Option<String>,
+    /// How long of this look files that may still grow were waited for.
+    pub waited: Duration,
 }
 
 struct Oldest {
@@ -136,6 +139,8 @@ struct Oldest {
     more: bool,
     /// One whose name says nothing.
     strange: Option<String>,
+    /// How long files that may still grow were waited for.
+    waited: Duration,
 }
 
 impl Oldest {
@@ -185,6 +190,7 @@ fn list_local(folder: &Path, known: &HashSet<FileHash>, mut oldest: Oldest) -> R
     }
     if !fresh.is_empty() {
         std::thread::sleep(SETTLED_AFTER);
+        oldest.waited = SETTLED_AFTER;
     }
     for file in fresh {
         // What still grows is for the next look.
@@ -234,8 +240,8 @@ mod tests {
         }
         std::fs::create_dir(place.path().join("inventory_snapshot_folder.txt")).unwrap();
         let mut known = Arc::new(HashSet::new());
-        let NewFiles { files: first, more, strange } = folder.new_files(&known, 2).await.unwrap();
-        assert!(more && strange.is_some());
+        let NewFiles { files: first, more, strange, waited } = folder.new_files(&known, 2).await.unwrap();
+        assert!(more && strange.is_some() && waited.is_zero());
         assert_eq!(
             first.iter().map(|file| &*file.name).collect::<Vec<_>>(),
             ["inventory_snapshot_a.txt", "inventory_snapshot_b.txt"]
@@ -243,7 +249,10 @@ mod tests {
         Arc::make_mut(&mut known).extend(first.iter().map(FoundFile::hash));
         assert_eq!(names(&folder, &known, 2).await, (vec!["inventory_snapshot_c.txt".to_owned()], false));
         std::fs::write(place.path().join("inventory_snapshot_a.txt"), "changed").unwrap();
-        assert_eq!(names(&folder, &known, 9).await.0, ["inventory_snapshot_c.txt", "inventory_snapshot_a.txt"]);
+        let NewFiles { files, waited, .. } = folder.new_files(&known, 9).await.unwrap();
+        let found: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(found, ["inventory_snapshot_c.txt", "inventory_snapshot_a.txt"]);
+        assert_eq!(waited, SETTLED_AFTER, "what was just written may still grow");
         assert_eq!(folder.read("inventory_snapshot_a.txt").await.unwrap().unwrap(), "changed");
         assert_eq!(folder.read("inventory_snapshot_z.txt").await.unwrap(), None);
         assert_eq!(names(&Folder::Local("/nowhere".into()), &known, 9).await, (Vec::new(), false));

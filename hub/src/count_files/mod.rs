@@ -143,7 +143,8 @@ impl CountFiles {
         };
         loop {
             let started = Instant::now();
-            let NewFiles { files, more, strange } = self.folder.new_files(&loader.known, FILES_PER_LOOK).await?;
+            let NewFiles { files, more, strange, waited } =
+                self.folder.new_files(&loader.known, FILES_PER_LOOK).await?;
             if let Some(name) = strange.filter(|_| !loader.complained) {
                 loader.complained = true;
                 tracing::warn!(
@@ -151,7 +152,8 @@ impl CountFiles {
                     "count files: this name and perhaps others say nothing; taken are inventory_snapshot_*.txt, .csv and inventory_snapshot_STORE_TIME"
                 );
             }
-            let looked = started.elapsed();
+            // A wait is no work: a file that was just written would put the next look off by twenty times as long.
+            let looked = started.elapsed().saturating_sub(waited);
             let mut progress = false;
             for batch in batches(files) {
                 progress |= loader.take(batch).await?;
