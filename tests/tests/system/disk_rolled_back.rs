@@ -30,6 +30,7 @@ fn a_disk_that_was_rolled_back_loses_nothing_that_was_accepted_before_or_after()
         till.sell(&agent.url(""), 20);
     }
     settle(&hub, &[&agent]);
+    assert!(agent.log().contains("ROLLED BACK"), "it does not say so\n{}", agent.log_tail());
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
 
@@ -47,5 +48,6 @@ fn an_empty_disk_starts_anew() {
     agent.restart();
     till.sell(&agent.url(""), 50);
     settle(&hub, &[&agent]);
+    assert!(agent.log().contains("ROLLED BACK"), "it does not say so\n{}", agent.log_tail());
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
