@@ -132,7 +132,10 @@ impl Life {
         let threads = ActorThreads::start(habits.threads).await?;
         let reader = tokio::spawn(reader.run(requests));
         let beside = matches!(ownership, Ownership::Partitions(_)) && ownership.leads();
-        let upkeep = beside.then(|| tokio::spawn(keep_small_beside(around.lake.clone(), habits.cycle.gold_interval)));
+        let upkeep = beside.then(|| {
+            let stats = Arc::clone(&around.stats);
+            tokio::spawn(keep_small_beside(around.lake.clone(), habits.cycle.gold_interval, stats))
+        });
         let shared = Arc::new(StoreShared::new(habits.limits, lookup, around.updates.clone()));
         let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
         let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();

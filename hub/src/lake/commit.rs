@@ -5,8 +5,8 @@
 //! - An entry takes the version after the newest one that this handle has read, or none.
 //! - An application id never goes backwards. The same version again is the same commit, and finds itself.
 //! - A file is removed only by an entry that saw it live.
-//! - An answer that may mean yes (a timeout after the write) is tried again from the same version with the same bytes;
-//!   the entry's own id tells whether the first one landed.
+//! - An answer that may mean yes (a timeout after the write) is tried again at the same version; the entry's own id tells
+//!   whether the first one landed.
 
 pub use super::commit_request::CommitRequest;
 use super::log::{Ahead, COMMIT_ID_KEY, LiveFile, REFLECTS_KEY, SINCE_TAG, Table, redefines};
@@ -98,6 +98,7 @@ impl Table {
                 let said = self.reflects().await?.map(|(_, said)| said);
                 request.metadata.insert(REFLECTS_KEY.to_owned(), own.merged_into(said));
             }
+            self.check_age(&request)?;
             let actions = self.actions(&request, version);
             match self.write_entry(version, &actions, id).await {
                 Ok(()) if self.is_stale() => {
@@ -186,6 +187,19 @@ impl Table {
         Err(CommitError::Fenced { table: self.name, app_id: app_id.to_owned(), found, ours })
     }
 
+    /// Files that no version names are deleted once they are old. Whoever could not commit for so long writes them anew.
+    fn check_age(&self, request: &CommitRequest) -> anyhow::Result<()> {
+        let now = chrono::Utc::now().timestamp_millis();
+        let oldest = request.adds.iter().map(|pending| now - pending.add.modification_time).max().unwrap_or(0);
+        let most = self.lake.retention().deleted_files / 2;
+        anyhow::ensure!(
+            oldest <= i64::try_from(most.as_millis()).unwrap_or(i64::MAX),
+            "{}: its files were written {oldest} ms ago, and may be taken for left over after {most:?}",
+            self.name
+        );
+        Ok(())
+    }
+
     fn check_live(&self, removes: &[LiveFile]) -> Result<(), CommitError> {
         let gone = removes.iter().find(|f| !self.files.contains_key(&(f.partition, f.path.clone())));
         match gone {
@@ -216,11 +230,12 @@ impl Table {
                 None if version == taken => Verdict::Reload,
                 None => return Ok(None),
             };
-            self.lost_races += 1;
+            self.learned = ahead.read_at();
             match verdict {
                 Verdict::Ours => return Ok(Some(version)),
-                Verdict::Unrelated => {}
+                Verdict::Unrelated => self.lost_races += 1,
                 Verdict::Reload => {
+                    self.lost_races += 1;
                     self.reload(None).await?;
                     if let Some(version) = self.committed_before(request).await? {
                         return Ok(Some(version));

@@ -176,6 +176,14 @@ impl CommitCycle {
         // Half of what was read would be named by gold, and not be in its rows.
         let gold = gold && !self.half_known;
         let restated = matches!(looked, Looked::New);
+        // The others do so to find new reference data. What gold's marks name has to move on, or nothing behind it is merged.
+        if gold
+            && self.ownership.leads()
+            && let Ownership::Partitions(_) = self.ownership
+            && let Err(error) = self.catch_up().await
+        {
+            tracing::warn!("looking at what others have committed: {error:#}; trying again later");
+        }
         let mut cycle = self.cut(gold).await?;
         cycle.row.started_at = started;
         let appended = self.commit_silver(&mut cycle).await?;
@@ -206,11 +214,6 @@ impl CommitCycle {
     async fn look_at_reference(&mut self) -> Result<Looked, Stopped> {
         if !self.ownership.leads() {
             return self.follow_reference().await;
-        }
-        if let Ownership::Partitions(_) = self.ownership
-            && let Err(error) = self.catch_up().await
-        {
-            tracing::warn!("looking at what others have committed: {error:#}; trying again later");
         }
         let Some(folder) = self.config.reference.clone() else { return Ok(Looked::Same) };
         let current = Arc::clone(&self.reference.borrow());

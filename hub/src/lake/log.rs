@@ -63,10 +63,19 @@ pub struct LiveFile {
 #[derive(Default)]
 pub(crate) struct Ahead {
     entries: VecDeque<Vec<Action>>,
+    /// When it was asked for them: what the handle knows is as old as that, however late it takes them over.
+    read_at: Option<SystemTime>,
     /// How many are read next: the more there were, the more there will be.
     wanted: i64,
     /// There were no more.
     at_end: bool,
+}
+
+impl Ahead {
+    /// When the log was read for the entry that was taken last.
+    pub(crate) fn read_at(&self) -> SystemTime {
+        self.read_at.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
 }
 
 /// Whether an entry says anew what its table is.
@@ -396,6 +405,7 @@ impl Table {
                 return self.reload(None).await;
             }
             self.apply(self.version + 1, &actions)?;
+            self.learned = ahead.read_at();
         }
         Ok(())
     }
@@ -405,6 +415,7 @@ impl Table {
     pub(crate) async fn next_entry(&self, ahead: &mut Ahead) -> Result<Option<Vec<Action>>> {
         if ahead.entries.is_empty() && !ahead.at_end {
             let wanted = ahead.wanted.max(1);
+            ahead.read_at = Some(SystemTime::now());
             let mut entries = futures::stream::iter(self.version + 1..=self.version + wanted)
                 .map(async |version| self.read_entry(version).await)
                 .buffered(ENTRIES_AT_ONCE);

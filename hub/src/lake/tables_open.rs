@@ -242,13 +242,21 @@ impl Tables {
         tables.map(|table| (table.name().short().to_owned(), table.version())).into()
     }
 
-    /// Learns what others have committed since to the tables that all of them read.
+    /// Learns what others have committed since, to the tables that all of them read and to those whose versions gold names.
     ///
     /// # Errors
     /// If a log cannot be read.
     pub async fn catch_up(&mut self) -> Result<()> {
-        let tables = [&mut self.changes, &mut self.counts, &mut self.stores, &mut self.items, &mut self.change_types];
-        futures::future::try_join_all(tables.map(Table::catch_up)).await?;
+        let all = [
+            &mut self.changes,
+            &mut self.counts,
+            &mut self.latest,
+            &mut self.uncounted,
+            &mut self.stores,
+            &mut self.items,
+            &mut self.change_types,
+        ];
+        futures::future::try_join_all(all.map(Table::catch_up)).await?;
         Ok(())
     }
 }

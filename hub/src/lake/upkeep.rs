@@ -1,7 +1,7 @@
 //! How tables are kept small: compaction, checkpoints, old log entries and old files removed.
 //!
-//! Everything here takes the table's handle for itself, so it never runs beside a commit of the same process, and does a
-//! bounded amount of work per call. Other processes may commit meanwhile. What holds:
+//! Everything here takes the table's handle for itself, and does a bounded amount of work per call. Others may commit meanwhile,
+//! with handles of their own, in this process or in another. What holds:
 //! - Compaction changes no row. It keeps the order of arrival: only neighbours are merged, so that a merged file stands where
 //!   its rows stood, as old as its newest row; and the rows of one store stay in their order. (Of two counts of one instant
 //!   the later one wins, whoever reads them.)

@@ -31,7 +31,8 @@ enum Moment {
 
 impl Moment {
     /// For a processor that finds a lake with so many tables, takes all of it over, and has nothing to do at first: its first
-    /// log entries are a fence in each table, and the next one is the first cut's.
+    /// log entries are a fence in each table, and the next one is the first cut's. (Upkeep, which merges files in entries of its
+    /// own, begins after a gold interval.)
     fn failpoint(self, tables: usize) -> String {
         match self {
             Self::BeforeSilver => format!("{}=stop@{}", Failpoint::LakeEntry, tables + 1),
@@ -58,7 +59,8 @@ fn its_commit_is_refused(sandbox: &Sandbox, lake: &LakeAt<'_>, moment: Moment) {
     let before = State::of(lake);
 
     let failpoint = moment.failpoint(tables(&lake.files()));
-    cloud.add_processor_with(&[], &[(failpoint::VARIABLE, &failpoint)]);
+    let no_upkeep_yet: &[&str] = if moment == Moment::BeforeGold { &[] } else { &["--gold-interval", "20s"] };
+    cloud.add_processor_with(no_upkeep_yet, &[(failpoint::VARIABLE, &failpoint)]);
     let zombie = &cloud.processors[0];
     let up = || zombie.metric("onhand_hub_pipeline_up") == Some(1.);
     wait_until("it has taken the partitions over", || zombie.log_tail(), up);
