@@ -13,7 +13,8 @@ pub struct Tree {
     folder: PathBuf,
 }
 
-const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
+/// The simulator has agent and hub within it, for its demo.
+const BUILT: [&str; 3] = ["onhand-agent", "onhand-hub", "onhand-simulator"];
 
 impl Tree {
     /// Of the workspace at `root`, with everything in `folder`.
@@ -48,7 +49,7 @@ impl Tree {
         std::fs::write(to, content)
     }
 
-    /// Builds agent and hub from the copy; returns the folder in which they are, and nothing else's are.
+    /// Builds agent, hub and simulator from the copy; returns the folder in which they are, and nothing else's are.
     pub fn build(&self, name: &str) -> Result<PathBuf, String> {
         build(&self.copy(), &self.target())?;
         let binaries = self.folder.join(name);
