@@ -75,7 +75,7 @@ pub(crate) async fn run(config: HubConfig, limits: Limits, reporter: Reporter, m
         let pause = match end {
             End::Stop => return,
             End::Watchdog => {
-                tracing::warn!("no durable ack for a long time while frames are under way: connecting anew");
+                tracing::warn!("no durable ack for a frame for a long time: connecting anew");
                 uplink.metrics.watchdog.inc();
                 uplink.pause()
             }

@@ -3,6 +3,8 @@
 //! What holds:
 //! - At most `max_frames` frames and `max_bytes` bytes are sent and not durably acknowledged; one frame may always go.
 //! - Frames go in the order of their keys. What follows the cursor has not been sent since the last start or rewind.
+//! - A frame that others have overtaken is waited for no longer than silence is: behind several gateways each frame is
+//!   acknowledged by itself, and one that died with its gateway would wait for as long as the others come through.
 //! - A connection's beginning forgets what was under way: the outbox, not the window, knows what is still needed.
 
 use onhand_common::{Epoch, Seq};
@@ -25,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) max_frames: usize,
     /// Most bytes of bodies.
     pub(crate) max_bytes: usize,
-    /// How long no durable ack may come while frames are under way.
+    /// How long no durable ack may come while frames are under way, and how long one for a frame that others have overtaken.
     pub(crate) ack_timeout: Duration,
 }
 
@@ -39,6 +41,9 @@ struct InFlight {
     key: FrameKey,
     last_seq: Seq,
     bytes: usize,
+    sent: Instant,
+    /// One that was sent later is durable.
+    overtaken: bool,
 }
 
 /// The frames under way.
@@ -88,7 +93,7 @@ impl Window {
         if self.in_flight.is_empty() {
             self.waiting_since = Some(now);
         }
-        self.in_flight.push_back(InFlight { key, last_seq, bytes });
+        self.in_flight.push_back(InFlight { key, last_seq, bytes, sent: now, overtaken: false });
         self.bytes += bytes;
         self.cursor = Some(key);
     }
@@ -100,7 +105,11 @@ impl Window {
 
     /// Exactly the frame at `key` that ends with `last_seq` is durable. Returns whether that freed anything.
     pub(crate) fn acked_frame(&mut self, key: FrameKey, last_seq: Seq, now: Instant) -> bool {
-        self.done(now, |f| f.key == key && f.last_seq == last_seq)
+        let progress = self.done(now, |f| f.key == key && f.last_seq == last_seq);
+        if progress {
+            self.in_flight.iter_mut().take_while(|f| f.key < key).for_each(|f| f.overtaken = true);
+        }
+        progress
     }
 
     fn done(&mut self, now: Instant, is_durable: impl Fn(&InFlight) -> bool) -> bool {
@@ -157,7 +166,9 @@ impl Window {
     /// Whether the durable ack is overdue. Each alarm makes the next one more patient, until an ack comes.
     pub(crate) fn overdue(&mut self, now: Instant) -> bool {
         let Some(since) = self.waiting_since else { return false };
-        let overdue = now.duration_since(since) >= self.limits.ack_timeout * self.patience;
+        let patience = self.limits.ack_timeout * self.patience;
+        let lost = self.in_flight.iter().find(|f| f.overtaken).is_some_and(|f| now.duration_since(f.sent) >= patience);
+        let overdue = lost || now.duration_since(since) >= patience;
         if overdue {
             self.patience = (self.patience * 2).min(MOST_PATIENCE);
             self.waiting_since = Some(now);
@@ -190,6 +201,28 @@ mod tests {
         assert!(w.may_send(1_000));
         w.sent(key(1, 1), Seq(1), 1_000, Instant::now());
         assert!(!w.may_send(1));
+    }
+
+    #[test]
+    fn a_frame_that_others_overtake_is_not_waited_for_for_ever() {
+        let mut w = Window::new(LIMITS);
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let frame = |number: u64| key(1, number);
+        w.sent(frame(1), Seq(1), 10, began);
+        for second in 1..30 {
+            // Each later one is sent and durable at once, the first one is not.
+            w.sent(frame(second + 1), Seq(second + 1), 10, at(second));
+            assert!(w.acked_frame(frame(second + 1), Seq(second + 1), at(second)));
+            assert!(!w.overdue(at(second)), "after {second} s");
+        }
+        assert!(w.overdue(at(30)));
+
+        // What nobody has overtaken is only slow.
+        let mut w = Window::new(LIMITS);
+        (1..=4).for_each(|number| w.sent(frame(number), Seq(number), 10, began));
+        assert!(w.acked_frame(frame(1), Seq(1), at(20)) && w.acked_frame(frame(2), Seq(2), at(40)));
+        assert!(!w.overdue(at(45)));
     }
 
     #[test]

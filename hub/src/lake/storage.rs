@@ -5,7 +5,7 @@ use super::durable_local::{self, DurableLocal};
 use super::refusal;
 use super::retention::Retention;
 use super::tables::TableName;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, logstore_with};
@@ -67,6 +67,18 @@ impl Lake {
         let root = folder.to_str().with_context(|| format!("{} is no UTF-8", folder.display()))?.to_owned();
         let place = Place::Local(folder, DurableLocal::new());
         Ok(Self(Arc::new(Inner { root, place, retention })))
+    }
+
+    /// Makes sure that a local folder has a table, without making one: whoever opens a table makes its folder.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn check_has(&self, table: TableName) -> Result<()> {
+        if let Place::Local(folder, _) = &self.0.place {
+            let log = folder.join(table.path()).join("_delta_log");
+            ensure!(log.is_dir(), "there is no lake at {}: it has no table {table}", folder.display());
+        }
+        Ok(())
     }
 
     /// Makes sure that of two writers of one object one is refused: commits depend on it. A local folder is known to do so.

@@ -162,6 +162,7 @@ async fn verify_group(
 pub async fn run_verify(root: &str, every: bool, progress: &mut (dyn FnMut(&str) + Send)) -> u8 {
     let verified = async {
         let lake = Lake::existing(root, Retention::default())?;
+        lake.check_has(TableName::InventoryCurrent)?;
         let newest = verify(&lake, progress).await.map_err(|error| lake.in_words(error))?;
         println!("{newest}");
         let mut equal = newest.is_equal();

@@ -86,5 +86,6 @@ fn where_there_is_no_lake_nothing_can_be_told() {
     std::fs::create_dir_all(sandbox.path("empty")).unwrap();
     let (code, output) = verify(&sandbox.path("empty"));
     assert_eq!(code, 2, "{output}");
-    assert!(!sandbox.path("nowhere").exists(), "verify made a lake");
+    assert!(output.contains("there is no lake at"), "{output}");
+    assert!(!sandbox.path("nowhere").exists() && !sandbox.path("empty/gold").exists(), "verify made a lake");
 }
