@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const TILLS: usize = 4;
-/// A till sells so much at once, and so often: some four times what the hub takes meanwhile, and a minute's work for it at most
-/// when it is left alone, however fast this machine sells.
+/// A till sells so much at once, and so often: more than the hub takes meanwhile, and no more however fast this machine sells.
 const AT_ONCE: usize = 100;
 const EVERY: Duration = Duration::from_millis(300);
 /// Rows that may await a commit.
