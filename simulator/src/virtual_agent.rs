@@ -32,6 +32,14 @@ struct Kept {
     body: Vec<u8>,
     made: Instant,
     sent_before: bool,
+    /// A gateway has acknowledged it, and not yet all that lies before it.
+    done: bool,
+}
+
+impl Kept {
+    fn last(&self) -> Seq {
+        Seq(self.first.0 + u64::from(self.count) - 1)
+    }
 }
 
 /// A frame to send.
@@ -78,12 +86,15 @@ impl VirtualAgent {
     }
 
     fn keep(&mut self, body: Vec<u8>, count: u32, made: Instant) {
-        self.frames.push_back(Kept { first: self.next, count, body, made, sent_before: false });
+        self.frames.push_back(Kept { first: self.next, count, body, made, sent_before: false, done: false });
         self.next = Seq(self.next.0 + u64::from(count));
     }
 
     /// The next frame that the window allows.
     pub fn next_frame(&mut self) -> Option<Outgoing> {
+        while self.frames.get(self.sent).is_some_and(|kept| kept.done) {
+            self.sent += 1;
+        }
         let (sent, room) = (self.sent, self.window);
         let bytes_left = WINDOW_BYTES.saturating_sub(self.sent_bytes);
         let kept =
@@ -105,14 +116,25 @@ impl VirtualAgent {
         if ack.epoch != self.epoch {
             return done;
         }
-        while let Some(kept) = self.frames.front().filter(|kept| kept.first.0 + u64::from(kept.count) - 1 <= ack.seq.0)
-        {
-            done.push((now.saturating_duration_since(kept.made), u64::from(kept.count)));
-            if self.sent > 0 {
-                self.sent -= 1;
-                self.sent_bytes -= kept.body.len();
+        let mut take = |kept: &mut Kept, under_way: bool, sent_bytes: &mut usize| {
+            if !std::mem::replace(&mut kept.done, true) {
+                done.push((now.saturating_duration_since(kept.made), u64::from(kept.count)));
+                *sent_bytes -= if under_way { kept.body.len() } else { 0 };
             }
+        };
+        if let Some(acked) = ack.frame
+            && let Ok(index) = self.frames.binary_search_by_key(&acked.first, |kept| kept.first)
+            && self.frames[index].last() == acked.last
+        {
+            take(&mut self.frames[index], index < self.sent, &mut self.sent_bytes);
+        }
+        while let Some(kept) = self.frames.front_mut().filter(|kept| kept.done || kept.last() <= ack.seq) {
+            take(kept, self.sent > 0, &mut self.sent_bytes);
+            self.acked = kept.last();
+            self.sent = self.sent.saturating_sub(1);
             self.frames.pop_front();
+        }
+        if !done.is_empty() {
             self.last_rewind = None;
         }
         if ack.seq < self.next {
@@ -137,12 +159,12 @@ impl VirtualAgent {
 
     /// Events that are not durable.
     pub fn backlog(&self) -> u64 {
-        self.frames.iter().map(|kept| u64::from(kept.count)).sum()
+        self.frames.iter().filter(|kept| !kept.done).map(|kept| u64::from(kept.count)).sum()
     }
 
     /// Frames that were sent and are not durable.
     pub fn under_way(&self) -> usize {
-        self.sent
+        self.frames.iter().take(self.sent).filter(|kept| !kept.done).count()
     }
 }
 
@@ -150,6 +172,7 @@ impl VirtualAgent {
 mod tests {
     use super::*;
     use onhand_common::frame::Frame;
+    use onhand_common::topics::AckedFrame;
     use onhand_common::{Count, Timestamp};
 
     fn events(count: usize) -> Vec<Event> {
@@ -187,6 +210,30 @@ mod tests {
         assert_eq!(first_seq(&mut agent), Some((1_001, 500, false)));
         agent.rewind();
         assert_eq!(first_seq(&mut agent), Some((501, 500, true)));
+    }
+
+    #[test]
+    fn a_frame_that_a_gateway_has_is_not_sent_again() {
+        let mut agent = agent();
+        let now = Instant::now();
+        agent.make(&events(1_200), now);
+        while agent.next_frame().is_some() {}
+        let ack = |first, last| {
+            let frame = Some(AckedFrame { first: Seq(first), last: Seq(last) });
+            DurableAck { epoch: Epoch(9), seq: Seq(0), resend: false, frame }
+        };
+        let events = |done: Vec<(Duration, u64)>| done.iter().map(|(_, events)| *events).collect::<Vec<_>>();
+        assert!(agent.acknowledge(&ack(501, 999), now).is_empty(), "no frame of that length was sent");
+        assert_eq!(events(agent.acknowledge(&ack(501, 1_000), now)), [500]);
+        assert!(agent.acknowledge(&ack(501, 1_000), now).is_empty(), "acknowledged twice");
+        assert_eq!((agent.backlog(), agent.under_way()), (700, 1));
+        agent.rewind();
+        assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
+        assert_eq!(first_seq(&mut agent), None, "the window is of two frames, the acknowledged one among them");
+        assert_eq!(events(agent.acknowledge(&ack(1, 500), now)), [500]);
+        assert_eq!(first_seq(&mut agent), Some((1_001, 1_000, false)));
+        assert_eq!(events(agent.acknowledge(&ack(1_001, 1_200), now)), [200]);
+        assert_eq!((agent.backlog(), agent.under_way(), agent.sent_bytes), (0, 0, 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod judge;
+pub mod load;
 pub mod machine;
 pub mod quarantine;
 pub mod sandbox;

@@ -84,6 +84,8 @@ pub struct Till {
     rng: ChaCha8Rng,
     /// What its ids begin with.
     prefix: String,
+    /// When the last thing happened, of a till where all comes in order.
+    clock: Option<i64>,
     /// What was accepted.
     pub ledger: Ledger,
 }
@@ -96,8 +98,14 @@ impl Till {
             number: seed << 32,
             rng: ChaCha8Rng::seed_from_u64(seed << 16 | store as u64),
             prefix: "t".to_owned(),
+            clock: None,
             ledger: Ledger::default(),
         }
+    }
+
+    /// A till of which everything comes in the order in which it happened, a second apart.
+    pub fn in_order(store: i32, seed: u64) -> Self {
+        Self { clock: Some(OPENING), ..Self::new(store, seed) }
     }
 
     /// A till whose ids are as long as they may be: what it sells takes much room.
@@ -112,23 +120,33 @@ impl Till {
         let items: Vec<Value> = (0..lines)
             .map(|_| json!({"item_id": self.rng.random_range(1..=ITEMS), "quantity": -self.rng.random_range(1..=3)}))
             .collect();
-        let second = self.rng.random_range(0..30 * 86_400);
+        let at = self.moment();
         json!({
             "trans_id": format!("{}-{}-{}", self.prefix, self.store, self.number),
             "store_id": self.store,
-            "date_time": date_time(OPENING + second),
+            "date_time": date_time(at),
             "change_type_id": self.rng.random_range(1..=4),
             "items": items,
         })
     }
 
+    /// When the next thing happens, seconds since 1970.
+    fn moment(&mut self) -> i64 {
+        let drawn = OPENING + self.rng.random_range(0..30 * 86_400);
+        self.clock.as_mut().map_or(drawn, |clock| {
+            *clock += 1;
+            *clock
+        })
+    }
+
     /// A count of one item, at most 30 days after opening.
     pub fn count(&mut self) -> Value {
+        let item = self.rng.random_range(1..=ITEMS);
         json!({
-            "item_id": self.rng.random_range(1..=ITEMS),
+            "item_id": item,
             "employee_id": 7,
             "store_id": self.store,
-            "date_time": date_time(OPENING + self.rng.random_range(0..30 * 86_400)),
+            "date_time": date_time(self.moment()),
             "quantity": self.rng.random_range(0..200),
         })
     }

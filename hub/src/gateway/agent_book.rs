@@ -26,7 +26,8 @@ pub struct AgentView {
     pub epoch: u64,
     /// Number of its last event that was taken.
     pub taken_seq: u64,
-    /// Number of its last event that is durable.
+    /// Number of its last event that is durable, with all before it. Before Kafka, where no gateway sees all: as the agent said with
+    /// its frames.
     pub durable_seq: u64,
     /// Frames taken since the hub started.
     pub frames: u64,
@@ -59,6 +60,9 @@ impl AgentBook {
     /// A frame was taken.
     pub fn frame_taken(&self, agent: &AgentId, epoch: Epoch, last: Seq) {
         self.change(agent, |view| {
+            if view.epoch != epoch.0 {
+                view.durable_seq = 0;
+            }
             (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last.0, Some(Timestamp::now()));
             view.frames += 1;
         });
@@ -73,7 +77,7 @@ impl AgentBook {
     pub fn durable(&self, agent: &AgentId, position: Position) {
         self.change(agent, |view| {
             if view.epoch == position.epoch.0 {
-                view.durable_seq = position.seq.0;
+                view.durable_seq = view.durable_seq.max(position.seq.0);
             }
         });
     }
@@ -94,5 +98,24 @@ impl AgentBook {
             frames: 0,
             gaps: 0,
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_durable_grows_within_an_epoch() {
+        let (book, agent) = (AgentBook::default(), AgentId::new("a").unwrap());
+        let durable = |epoch, seq| book.durable(&agent, Position { epoch: Epoch(epoch), seq: Seq(seq) });
+        let seen = || (book.all()[0].taken_seq, book.all()[0].durable_seq);
+        book.frame_taken(&agent, Epoch(1), Seq(9));
+        durable(1, 5);
+        durable(1, 3);
+        durable(2, 8);
+        assert_eq!(seen(), (9, 5), "frames overtake one another; another epoch's numbers are others");
+        book.frame_taken(&agent, Epoch(2), Seq(4));
+        assert_eq!(seen(), (4, 0));
     }
 }

@@ -7,7 +7,7 @@
 
 use super::event_topic::{DETAIL, EventTopic, NotTaken, REASON, SOURCE, TOPIC};
 use crate::gateway::refused::RecentlyRefused;
-use crate::gateway::{AckBoard, AgentBook, FrameSink, Sender};
+use crate::gateway::{AckBoard, AgentBook, FrameSink, Position, Sender};
 use crate::stats::HubStats;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -44,6 +44,7 @@ impl KafkaSink {
             return self.quarantine(source, "foreign agent", detail, payload).await;
         }
         let (epoch, first, last, sent) = (frame.epoch, frame.first_seq, frame.last_seq(), frame.events.len());
+        let acked = Position { epoch, seq: frame.acked_seq };
         let mut kept = Vec::with_capacity(sent);
         for (seq, event) in (first.0..).map(Seq).zip(frame.events) {
             let store = event.store_id();
@@ -69,6 +70,7 @@ impl KafkaSink {
         Failpoint::GatewayDelivered.pass();
         self.stats.frames_taken.fetch_add(1, Relaxed);
         self.agents.frame_taken(&from.agent, epoch, last);
+        self.agents.durable(&from.agent, acked);
         let frame = Some(AckedFrame { first, last });
         self.acks.publish(&from.agent, DurableAck { epoch, seq: Seq(0), resend: false, frame });
     }

@@ -431,7 +431,7 @@ mod tests {
         assert_eq!((day[0].store_id, day[0].rows, day[0].added_version), (Some((1, 1)), 1, 1));
 
         let mut seen = Vec::new();
-        reloaded.visit_changes(reloaded.files_since(0), |row| seen.push(row)).await.unwrap();
+        reloaded.visit_changes(reloaded.files_since(0), None, |row| seen.push(row)).await.unwrap();
         seen.sort_by_key(|row| row.store_id);
         let first =
             read::ChangeRow { store_id: 1, item_id: 10, date_time: NEW_YEAR + 1, change_type_id: 1, quantity: -2 };

@@ -12,15 +12,43 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes from a file's end that are read at first: the footer of most files, and all of a small one.
+/// Bytes from a file's end that are read at first: the footer of most files.
 const FOOTER_GUESS: usize = 32 * 1024;
+/// A file of at most so many bytes is read whole, with one request: what a commit brings is often smaller, and it is the requests
+/// that take time.
+pub(crate) const SMALL: u64 = 64 * 1024;
 
 /// A Parquet file in an object store.
 pub(crate) struct FileReader {
-    pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) path: Path,
-    /// Bytes, from the table's log.
-    pub(crate) size: u64,
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+    /// All of a small file, once it was read.
+    whole: Option<Bytes>,
+}
+
+impl FileReader {
+    /// Of the file at `path`, whose `size` in bytes the table's log tells.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
+        Self { store, path, size, whole: None }
+    }
+
+    /// The file's bytes if it is small.
+    async fn whole(&mut self) -> Result<Option<&Bytes>> {
+        if self.size <= SMALL && self.whole.is_none() {
+            self.whole = Some(self.store.get_range(&self.path, 0..self.size).await.map_err(outside)?);
+        }
+        Ok(self.whole.as_ref())
+    }
+}
+
+/// Part of a file; an error where the file is shorter than the log says.
+fn part(whole: &Bytes, range: &Range<u64>) -> Result<Bytes> {
+    let within = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+    match within {
+        Some((start, end)) if start <= end && end <= whole.len() => Ok(whole.slice(start..end)),
+        _ => Err(ParquetError::EOF(format!("bytes {range:?} of a file that has {}", whole.len()))),
+    }
 }
 
 fn outside(error: object_store::Error) -> ParquetError {
@@ -29,11 +57,23 @@ fn outside(error: object_store::Error) -> ParquetError {
 
 impl AsyncFileReader for FileReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        async move { self.store.get_range(&self.path, range).await.map_err(outside) }.boxed()
+        async move {
+            match self.whole().await? {
+                Some(whole) => part(whole, &range),
+                None => self.store.get_range(&self.path, range).await.map_err(outside),
+            }
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(outside) }.boxed()
+        async move {
+            match self.whole().await? {
+                Some(whole) => ranges.iter().map(|range| part(whole, range)).collect(),
+                None => self.store.get_ranges(&self.path, &ranges).await.map_err(outside),
+            }
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -47,5 +87,19 @@ impl AsyncFileReader for FileReader {
             Ok(Arc::new(metadata))
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_cut_short_is_an_error() {
+        let whole = Bytes::from_static(b"0123456789");
+        assert_eq!(part(&whole, &(2..10)).unwrap(), "23456789");
+        for range in [2..11, 11..12, u64::MAX - 1..u64::MAX] {
+            assert!(matches!(part(&whole, &range), Err(ParquetError::EOF(_))), "{range:?}");
+        }
     }
 }

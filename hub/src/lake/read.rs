@@ -1,6 +1,6 @@
 //! Reading data files: only the columns asked for, a few files ahead, never a whole table in memory.
 
-use super::file_reader::FileReader;
+use super::file_reader::{FileReader, SMALL};
 use super::log::{LiveFile, Table};
 use super::tables::{ColumnType, TableName};
 use anyhow::{Context, Result, anyhow};
@@ -29,6 +29,8 @@ const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_FRAMES: usize = 128;
 /// Files that are read at the same time.
 const FILES_AHEAD: usize = 3;
+/// The same where all are small: then there are often many.
+const SMALL_FILES_AHEAD: usize = 16;
 /// Decoded batches that wait per file.
 const BATCHES_AHEAD: usize = 2;
 
@@ -63,12 +65,13 @@ impl Table {
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
         let (store, table) = (self.store(), self.name);
         let columns: Arc<[String]> = columns.iter().map(|c| (*c).to_owned()).collect();
+        let ahead = if files.iter().all(|file| file.size <= SMALL) { SMALL_FILES_AHEAD } else { FILES_AHEAD };
         futures::stream::iter(files)
             .map(move |file| {
                 let (store, columns, wanted) = (Arc::clone(&store), Arc::clone(&columns), wanted.clone());
                 async move { start(store, table, file, columns, wanted) }
             })
-            .buffered(FILES_AHEAD)
+            .buffered(ahead)
             .flatten()
     }
 
@@ -77,13 +80,18 @@ impl Table {
         self.read(self.live_files().cloned().collect(), columns)
     }
 
-    /// Calls `visit` with every row of some files of `silver/inventory_change`.
+    /// Calls `visit` with every row of some files of `silver/inventory_change`, or with the wanted ones.
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub async fn visit_changes(&self, files: Vec<LiveFile>, mut visit: impl FnMut(ChangeRow)) -> Result<()> {
+    pub async fn visit_changes(
+        &self,
+        files: Vec<LiveFile>,
+        wanted: Option<Wanted>,
+        mut visit: impl FnMut(ChangeRow),
+    ) -> Result<()> {
         let columns = ["store_id", "item_id", "date_time", "change_type_id", "quantity"];
-        let mut batches = std::pin::pin!(self.read(files, &columns));
+        let mut batches = std::pin::pin!(self.read_some(files, &columns, wanted.map(Arc::new)));
         while let Some(batch) = batches.try_next().await? {
             let (stores, items) = (ints(&batch, 0)?, ints(&batch, 1)?);
             let (times, kinds, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?, ints(&batch, 4)?);
@@ -234,7 +242,7 @@ async fn read_file(
     wanted: Option<Arc<Wanted>>,
     sender: &mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<()> {
-    let reader = FileReader { store, path: file.location(), size: file.size };
+    let reader = FileReader::new(store, file.location(), file.size);
     let mut options = ArrowReaderOptions::new();
     if wanted.is_some() {
         // Where pages begin: those without a wanted row are not even fetched.

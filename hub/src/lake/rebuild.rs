@@ -180,7 +180,7 @@ async fn gold_from_silver(tables: &mut Tables, transaction: i64) -> Result<(usiz
     let changes = tables.changes.files_since(-1);
     tables
         .changes
-        .visit_changes(changes, |row| {
+        .visit_changes(changes, None, |row| {
             wanted.entry((row.store_id, row.item_id)).or_insert(NEVER);
         })
         .await?;
@@ -372,7 +372,7 @@ mod tests {
         run(lake.root(), true).await.unwrap();
         let mut dates = Vec::new();
         let changes = Table::open(&lake, TableName::InventoryChange).await.unwrap();
-        changes.visit_changes(changes.files_since(-1), |row| dates.push(row.date_time)).await.unwrap();
+        changes.visit_changes(changes.files_since(-1), None, |row| dates.push(row.date_time)).await.unwrap();
         assert_eq!(dates, [NEW_YEAR + 1_000_000], "the first document wins");
     }
 

@@ -239,7 +239,7 @@ async fn replay(tables: &Tables, mark: &Mark, applicability: &Applicability, sta
     let changes = mark.files_beyond(&tables.changes).await?;
     tables
         .changes
-        .visit_changes(changes, |row| {
+        .visit_changes(changes, None, |row| {
             if !(mark.stores)(row.store_id) {
                 return;
             }

@@ -34,8 +34,19 @@ impl DerefMut for Part {
 impl Part {
     /// A gateway between a broker's agents and Kafka.
     pub fn gateway(sandbox: &Sandbox, name: &str, kafka: &Kafka, mqtt: &str) -> Self {
+        Self::gateway_with(sandbox, name, kafka, mqtt, Vec::new())
+    }
+
+    /// As [`Part::gateway`], with an environment of its own.
+    pub fn gateway_with(
+        sandbox: &Sandbox,
+        name: &str,
+        kafka: &Kafka,
+        mqtt: &str,
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let more = ["--role", "gateway", "--mqtt", mqtt, "--mqtt-client-id", name];
-        Self::start(sandbox, name, kafka, &more, Vec::new())
+        Self::start(sandbox, name, kafka, &more, environment)
     }
 
     /// A processor of a lake.

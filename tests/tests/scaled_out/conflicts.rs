@@ -1,5 +1,5 @@
 //! Several processors append to the same tables: each commit that finds its place in the log taken is made again behind it, which
-//! is counted, and each goes on.
+//! is counted, and each goes on as fast as the others.
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
@@ -9,7 +9,9 @@ use onhand_tests::{Ledger, Sandbox, Till, Verdict};
 const STORES: i32 = 8;
 const PROCESSORS: usize = 4;
 /// Silver commits that each has to make.
-const COMMITS: f64 = 8.;
+const COMMITS: f64 = 30.;
+/// How many times as many the busiest may have made by then.
+const AHEAD: f64 = 4.;
 
 fn of_all(cloud: &Cloud<'_>, metric: &str) -> Vec<f64> {
     let read = |processor: &Part| processor.metric(metric).unwrap_or_default();
@@ -21,7 +23,6 @@ fn least(numbers: &[f64]) -> f64 {
 }
 
 #[test]
-#[ignore = "finds what is not mended yet: some processors lose nearly each race for the next log entry"]
 fn processors_that_write_to_one_table_count_their_conflicts_and_each_goes_on() {
     let sandbox = Sandbox::new();
     let lake = LakeAt::s3(&sandbox);
@@ -36,8 +37,10 @@ fn processors_that_write_to_one_table_count_their_conflicts_and_each_goes_on() {
     wait_until("each has its share", tails, || dealt() && up());
 
     let before = of_all(&cloud, "onhand_hub_silver_commits_total");
-    let selling: Vec<_> =
-        (1..=STORES).map(|store| Till::new(store, 23).sell_on(&cloud.agents[(store as usize - 1) / 4], 40)).collect();
+    // In order: items that are counted behind what was sold of them are summed from silver, and that is another reason to be late.
+    let selling: Vec<_> = (1..=STORES)
+        .map(|store| Till::in_order(store, 23).sell_on(&cloud.agents[(store as usize - 1) / 4], 40))
+        .collect();
     let made = || -> Vec<f64> {
         of_all(&cloud, "onhand_hub_silver_commits_total").iter().zip(&before).map(|(now, then)| now - then).collect()
     };
@@ -68,6 +71,9 @@ fn processors_that_write_to_one_table_count_their_conflicts_and_each_goes_on() {
         conflicts.iter().zip(&made).all(|(conflicts, made)| conflicts >= made),
         "{conflicts:?} of {made:?} commits"
     );
+
+    let most = made.iter().copied().fold(0., f64::max);
+    assert!(most <= AHEAD * least(&made), "{made:?}: some processors lose nearly each race\n{}", work());
 
     let mut ledger = Ledger::default();
     selling.into_iter().for_each(|till| ledger.add(till.stop().ledger));

@@ -5,6 +5,7 @@ mod cloud;
 mod conflicts;
 mod count_files;
 mod dataset;
+mod gateways;
 mod lake_at;
 mod login;
 mod order;

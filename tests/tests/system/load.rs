@@ -1,25 +1,8 @@
 //! `onhand-simulator load`: harm on the wire does none to the lake, and a run that cannot end well ends with the reason.
 
-use onhand_tests::sandbox::{HubOptions, Program, binary};
+use onhand_tests::load::{load, number};
+use onhand_tests::sandbox::HubOptions;
 use onhand_tests::{Hub, Sandbox, Verdict, judge};
-use std::process::{Command, ExitStatus};
-
-fn load(sandbox: &Sandbox, hub: &str, more: &[&str]) -> (ExitStatus, String) {
-    let mut command = Command::new(binary("onhand-simulator"));
-    command.args(["load", "--hub", hub]).args(more);
-    let log = sandbox.path("load.log");
-    let _ = std::fs::remove_file(&log);
-    let mut program = Program::new("load", log);
-    program.start(command);
-    (program.wait(), program.log())
-}
-
-/// The number before `what` in what `load` printed.
-fn number(shown: &str, what: &str) -> u64 {
-    let words: Vec<&str> = shown.split_whitespace().collect();
-    let at = words.iter().position(|word| word.trim_end_matches(',') == what).unwrap_or_else(|| panic!("{shown}"));
-    words[at - 1].replace(',', "").parse().unwrap_or_else(|_| panic!("no number before {what} in\n{shown}"))
-}
 
 #[test]
 fn repeats_swaps_and_absences_leave_a_right_lake() {

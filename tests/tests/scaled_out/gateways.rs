@@ -1,0 +1,51 @@
+//! What agents see of gateways: frames are acknowledged one by one, by whichever gateway had them, and one that died with its
+//! gateway is sent again.
+
+use crate::cloud::Cloud;
+use crate::lake_at::LakeAt;
+use onhand_common::Failpoint;
+use onhand_common::failpoint::VARIABLE;
+use onhand_tests::load::{load, number};
+use onhand_tests::sandbox::{Part, wait_until};
+use onhand_tests::{Agent, Ledger, Sandbox, Till, Verdict};
+
+/// The highest number that any of the gateways knows under `key` of the only agent.
+fn highest(cloud: &Cloud<'_>, key: &str) -> u64 {
+    let of = |gateway: &Part| gateway.ask("/v1/agents")?["agents"][0][key].as_u64();
+    cloud.gateways.iter().filter_map(of).max().unwrap_or_default()
+}
+
+#[test]
+fn a_frame_that_died_with_its_gateway_is_sent_again_while_the_store_sells_on() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::without_agents(&lake, &sandbox, &["agent-1"], 1, &[]);
+    let dies = vec![(VARIABLE.to_owned(), format!("{}=kill@5", Failpoint::GatewayDelivered))];
+    let mut doomed = Part::gateway_with(&sandbox, "doomed", &cloud.kafka, &cloud.broker.url("hub"), dies);
+    let hub = cloud.broker.url("agent-1");
+    cloud.agents.push(Agent::start_with(&sandbox, "agent-1", "1", &hub, &["--ack-timeout", "3s"]));
+    let selling = Till::new(1, 41).sell_on(&cloud.agents[0], 40);
+    assert!(!doomed.wait().success(), "{}", doomed.log_tail());
+    // Kafka has that frame, and nobody tells the agent, which sends on through the two others.
+    let taken = highest(&cloud, "taken_seq");
+    let context = || format!("{taken} taken: {}\n{}", cloud.agents[0].status(), cloud.agents[0].log_tail());
+    wait_until("all from before is durable", context, || highest(&cloud, "durable_seq") > taken + 100);
+    let mut ledger = Ledger::default();
+    ledger.add(selling.stop().ledger);
+    cloud.end(&Verdict { any_order: true, ..Verdict::of(&ledger, sandbox.path("lines.csv")) });
+}
+
+#[test]
+fn a_load_through_two_gateways_ends_when_all_of_it_is_durable() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let cloud = Cloud::without_agents(&lake, &sandbox, &["load-1"], 1, &[]);
+    let hub = format!("mqtt://{}", cloud.broker.address());
+    let plan = ["--stores", "1", "--rate", "300", "--duration", "4s", "--items", "100", "--password", "secret-load-1"];
+    let (status, shown) = load(&sandbox, &hub, &[&plan[..], &["--duplicates", "20%", "--reorder", "20%"]].concat());
+    assert!(status.success(), "{shown}\n{}", cloud.gateways[0].log_tail());
+    let lines = number(&shown, "lines");
+    assert!(lines > 1_000, "{shown}");
+    let all = Verdict { changes: Some(lines), counts: Some(100), gold: Some(100), ..Verdict::default() };
+    cloud.end(&Verdict { any_order: true, ..all });
+}
