@@ -1,5 +1,5 @@
-//! Many virtual agents against one hub, on the wire itself: how much it takes, how soon it is durable, and whether
-//! repeats, swaps and absences do any harm.
+//! Many virtual agents against one hub, or the broker before some gateways, on the wire itself: how much it takes, how soon it
+//! is durable, and whether repeats, swaps and absences do any harm. (Durable is what is in silver; from a gateway, what is in Kafka.)
 
 use crate::latency::Latencies;
 use crate::summary;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Frames of one agent under way; acks come once for each silver commit.
+/// Frames of one agent under way; a hub's acks come once for each silver commit.
 const WINDOW: usize = 256;
 /// How often an agent gathers what its tills made into a frame.
 const TICK: Duration = Duration::from_millis(100);
@@ -36,7 +36,8 @@ const MOST_BACKLOG: u64 = 100_000;
 /// What to do to a hub.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoadOptions {
-    /// The hub's MQTT endpoint, mqtt://HOST:PORT.
+    /// The MQTT endpoint of a hub, or of the broker that it or some gateways use, mqtt://HOST:PORT. From a gateway, durable
+    /// means: in Kafka.
     #[arg(long)]
     pub hub: String,
     /// Stores, each with an agent of its own.
@@ -345,10 +346,10 @@ impl AgentRun {
     }
 
     fn send(&mut self, connection: &mut Connection) {
-        while let Some(frame) = self.agent.next_frame() {
+        while let Some(frame) = self.agent.next_frame(Instant::now()) {
             let mut frames = vec![frame];
             if self.options.reorder > 0. && self.rng.random_bool(self.options.reorder) {
-                frames.extend(self.agent.next_frame());
+                frames.extend(self.agent.next_frame(Instant::now()));
                 frames.reverse();
             }
             for frame in frames {
@@ -356,7 +357,7 @@ impl AgentRun {
                 for again in [frame.again].into_iter().chain(twice.then_some(true)) {
                     let topic = topics::frames(&self.agent.id);
                     if connection.client.try_publish(topic, QoS::AtLeastOnce, false, frame.bytes.clone()).is_err() {
-                        // The client's queue is full: whatever is lost here is asked for again, or sent again in time.
+                        // The client's queue is full: whatever is lost here is asked for by a hub, or sent again in time.
                         return;
                     }
                     self.counters.frames.fetch_add(1, Ordering::Relaxed);
@@ -383,7 +384,8 @@ impl AgentRun {
             humantime::format_duration(self.options.give_up_after),
             self.trouble.as_ref().map(|trouble| format!("; it is not connected: {trouble}")).unwrap_or_default()
         );
-        if self.agent.under_way() > 0 && since_progress.min(now - self.last_resend) > RESEND_AFTER {
+        let silent = self.agent.under_way() > 0 && since_progress > RESEND_AFTER;
+        if (silent || self.agent.has_lost(RESEND_AFTER, now)) && now - self.last_resend > RESEND_AFTER {
             self.last_resend = now;
             self.agent.rewind();
         }

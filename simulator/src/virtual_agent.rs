@@ -31,7 +31,8 @@ struct Kept {
     count: u32,
     body: Vec<u8>,
     made: Instant,
-    sent_before: bool,
+    /// When it was sent last.
+    sent_at: Option<Instant>,
     /// A gateway has acknowledged it, and not yet all that lies before it.
     done: bool,
 }
@@ -39,6 +40,12 @@ struct Kept {
 impl Kept {
     fn last(&self) -> Seq {
         Seq(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    /// It is durable. Returns how long that took, and its number of events, unless that was known.
+    fn finish(&mut self, now: Instant) -> Option<(Duration, u64)> {
+        let known = std::mem::replace(&mut self.done, true);
+        (!known).then(|| (now.saturating_duration_since(self.made), u64::from(self.count)))
     }
 }
 
@@ -72,7 +79,7 @@ impl VirtualAgent {
             let bytes = frame::encode_event(event);
             match self.frames.back_mut() {
                 Some(last)
-                    if !last.sent_before
+                    if last.sent_at.is_none()
                         && (last.count as usize) < MAX_EVENTS
                         && last.body.len() + bytes.len() <= MAX_BODY =>
                 {
@@ -86,12 +93,12 @@ impl VirtualAgent {
     }
 
     fn keep(&mut self, body: Vec<u8>, count: u32, made: Instant) {
-        self.frames.push_back(Kept { first: self.next, count, body, made, sent_before: false, done: false });
+        self.frames.push_back(Kept { first: self.next, count, body, made, sent_at: None, done: false });
         self.next = Seq(self.next.0 + u64::from(count));
     }
 
     /// The next frame that the window allows.
-    pub fn next_frame(&mut self) -> Option<Outgoing> {
+    pub fn next_frame(&mut self, now: Instant) -> Option<Outgoing> {
         while self.frames.get(self.sent).is_some_and(|kept| kept.done) {
             self.sent += 1;
         }
@@ -102,7 +109,7 @@ impl VirtualAgent {
         self.sent_bytes += kept.body.len();
         let bytes = frame::seal(&self.id, self.epoch, self.acked, kept.first, kept.count, &kept.body);
         self.sent += 1;
-        Some(Outgoing { bytes, again: std::mem::replace(&mut kept.sent_before, true) })
+        Some(Outgoing { bytes, again: kept.sent_at.replace(now).is_some() })
     }
 
     /// Starts again after the last durable ack, as after a reconnect.
@@ -116,23 +123,16 @@ impl VirtualAgent {
         if ack.epoch != self.epoch {
             return done;
         }
-        let mut take = |kept: &mut Kept, under_way: bool, sent_bytes: &mut usize| {
-            if !std::mem::replace(&mut kept.done, true) {
-                done.push((now.saturating_duration_since(kept.made), u64::from(kept.count)));
-                *sent_bytes -= if under_way { kept.body.len() } else { 0 };
-            }
-        };
         if let Some(acked) = ack.frame
             && let Ok(index) = self.frames.binary_search_by_key(&acked.first, |kept| kept.first)
             && self.frames[index].last() == acked.last
         {
-            take(&mut self.frames[index], index < self.sent, &mut self.sent_bytes);
+            done.extend(self.finish(index, now));
         }
-        while let Some(kept) = self.frames.front_mut().filter(|kept| kept.done || kept.last() <= ack.seq) {
-            take(kept, self.sent > 0, &mut self.sent_bytes);
-            self.acked = kept.last();
+        while self.frames.front().is_some_and(|kept| kept.done || kept.last() <= ack.seq) {
+            done.extend(self.finish(0, now));
             self.sent = self.sent.saturating_sub(1);
-            self.frames.pop_front();
+            self.acked = self.frames.pop_front().map_or(self.acked, |kept| kept.last());
         }
         if !done.is_empty() {
             self.last_rewind = None;
@@ -145,6 +145,19 @@ impl VirtualAgent {
             self.last_rewind = Some(now);
         }
         done
+    }
+
+    fn finish(&mut self, index: usize, now: Instant) -> Option<(Duration, u64)> {
+        let kept = &mut self.frames[index];
+        let finished = kept.finish(now)?;
+        self.sent_bytes -= if index < self.sent { kept.body.len() } else { 0 };
+        Some(finished)
+    }
+
+    /// Whether a frame that was sent so long ago is not durable, while a later one is: with the gateway that had it, it died.
+    pub fn has_lost(&self, after: Duration, now: Instant) -> bool {
+        let old = |sent_at: Instant| now.saturating_duration_since(sent_at) > after;
+        self.frames.front().and_then(|first| first.sent_at).is_some_and(old) && self.frames.iter().any(|kept| kept.done)
     }
 
     /// Its epoch.
@@ -175,6 +188,8 @@ mod tests {
     use onhand_common::topics::AckedFrame;
     use onhand_common::{Count, Timestamp};
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     fn events(count: usize) -> Vec<Event> {
         let count_of = |n: usize| Count {
             item_id: (n as i64).try_into().unwrap(),
@@ -191,7 +206,7 @@ mod tests {
     }
 
     fn first_seq(agent: &mut VirtualAgent) -> Option<(u64, u64, bool)> {
-        let out = agent.next_frame()?;
+        let out = agent.next_frame(Instant::now())?;
         let frame = Frame::decode(&out.bytes).unwrap();
         Some((frame.first_seq.0, frame.acked_seq.0, out.again))
     }
@@ -217,7 +232,7 @@ mod tests {
         let mut agent = agent();
         let now = Instant::now();
         agent.make(&events(1_200), now);
-        while agent.next_frame().is_some() {}
+        while agent.next_frame(Instant::now()).is_some() {}
         let ack = |first, last| {
             let frame = Some(AckedFrame { first: Seq(first), last: Seq(last) });
             DurableAck { epoch: Epoch(9), seq: Seq(0), resend: false, frame }
@@ -227,10 +242,12 @@ mod tests {
         assert_eq!(events(agent.acknowledge(&ack(501, 1_000), now)), [500]);
         assert!(agent.acknowledge(&ack(501, 1_000), now).is_empty(), "acknowledged twice");
         assert_eq!((agent.backlog(), agent.under_way()), (700, 1));
+        assert!(agent.has_lost(Duration::ZERO, now + PATIENCE) && !agent.has_lost(PATIENCE, now));
         agent.rewind();
         assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
         assert_eq!(first_seq(&mut agent), None, "the window is of two frames, the acknowledged one among them");
         assert_eq!(events(agent.acknowledge(&ack(1, 500), now)), [500]);
+        assert!(!agent.has_lost(Duration::ZERO, now + PATIENCE), "the next one was never sent");
         assert_eq!(first_seq(&mut agent), Some((1_001, 1_000, false)));
         assert_eq!(events(agent.acknowledge(&ack(1_001, 1_200), now)), [200]);
         assert_eq!((agent.backlog(), agent.under_way(), agent.sent_bytes), (0, 0, 0));
@@ -257,7 +274,7 @@ mod tests {
         let mut agent = agent();
         let now = Instant::now();
         agent.make(&events(600), now);
-        while agent.next_frame().is_some() {}
+        while agent.next_frame(Instant::now()).is_some() {}
         let wish = DurableAck { epoch: Epoch(9), seq: Seq(0), resend: true, frame: None };
         agent.acknowledge(&wish, now);
         assert_eq!(first_seq(&mut agent), Some((1, 0, true)));
@@ -271,7 +288,7 @@ mod tests {
     fn a_gap_makes_it_send_again_and_a_foreign_epoch_changes_nothing() {
         let mut agent = agent();
         agent.make(&events(600), Instant::now());
-        while agent.next_frame().is_some() {}
+        while agent.next_frame(Instant::now()).is_some() {}
         assert!(
             agent
                 .acknowledge(&DurableAck { epoch: Epoch(8), seq: Seq(600), resend: true, frame: None }, Instant::now())

@@ -22,12 +22,12 @@ pub struct AgentView {
     /// When its last frame came.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_frame_at: Option<Timestamp>,
-    /// Epoch of that frame.
+    /// Its newest epoch of which a frame came.
     pub epoch: u64,
-    /// Number of its last event that was taken.
+    /// The highest number of an event of that epoch that was taken.
     pub taken_seq: u64,
-    /// Number of its last event that is durable, with all before it. Before Kafka, where no gateway sees all: as the agent said with
-    /// its frames.
+    /// The highest number that is durable with all before it. A gateway (with Kafka behind it) does not see all frames, and
+    /// knows what the agent's newest frame here said: an agent that falls silent leaves it a little behind `taken_seq`.
     pub durable_seq: u64,
     /// Frames taken since the hub started.
     pub frames: u64,
@@ -60,10 +60,13 @@ impl AgentBook {
     /// A frame was taken.
     pub fn frame_taken(&self, agent: &AgentId, epoch: Epoch, last: Seq) {
         self.change(agent, |view| {
-            if view.epoch != epoch.0 {
-                view.durable_seq = 0;
+            if view.epoch < epoch.0 {
+                (view.epoch, view.taken_seq, view.durable_seq) = (epoch.0, 0, 0);
             }
-            (view.epoch, view.taken_seq, view.last_frame_at) = (epoch.0, last.0, Some(Timestamp::now()));
+            if view.epoch == epoch.0 {
+                view.taken_seq = view.taken_seq.max(last.0);
+            }
+            view.last_frame_at = Some(Timestamp::now());
             view.frames += 1;
         });
     }
@@ -117,5 +120,8 @@ mod tests {
         assert_eq!(seen(), (9, 5), "frames overtake one another; another epoch's numbers are others");
         book.frame_taken(&agent, Epoch(2), Seq(4));
         assert_eq!(seen(), (4, 0));
+        book.frame_taken(&agent, Epoch(2), Seq(3));
+        book.frame_taken(&agent, Epoch(1), Seq(30));
+        assert_eq!((seen(), book.all()[0].frames), ((4, 0), 4), "frames sent again, or late");
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 const FOOTER_GUESS: usize = 32 * 1024;
 /// A file of at most so many bytes is read whole, with one request: what a commit brings is often smaller, and it is the requests
 /// that take time.
-pub(crate) const SMALL: u64 = 64 * 1024;
+pub(crate) const SMALL_FILE_BYTES: u64 = 64 * 1024;
 
 /// A Parquet file in an object store.
 pub(crate) struct FileReader {
@@ -35,7 +35,7 @@ impl FileReader {
 
     /// The file's bytes if it is small.
     async fn whole(&mut self) -> Result<Option<&Bytes>> {
-        if self.size <= SMALL && self.whole.is_none() {
+        if self.size <= SMALL_FILE_BYTES && self.whole.is_none() {
             self.whole = Some(self.store.get_range(&self.path, 0..self.size).await.map_err(outside)?);
         }
         Ok(self.whole.as_ref())
@@ -93,6 +93,34 @@ impl AsyncFileReader for FileReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_small_file_is_read_with_one_request() {
+        let (store, path) = (Arc::new(object_store::memory::InMemory::new()), Path::from("a.parquet"));
+        for (rows, once) in [(10, true), (100_000, false)] {
+            let bytes = parquet(rows);
+            let size = bytes.len() as u64;
+            assert_eq!(size <= SMALL_FILE_BYTES, once, "{rows} rows take {size} bytes");
+            store.put(&path, bytes.into()).await.unwrap();
+            let mut reader = FileReader::new(Arc::clone(&store) as Arc<dyn ObjectStore>, path.clone(), size);
+            let metadata = reader.get_metadata(None).await.unwrap();
+            assert_eq!(metadata.file_metadata().num_rows(), rows);
+            store.delete(&path).await.unwrap();
+            assert_eq!(reader.get_byte_ranges(vec![0..4, size - 4..size]).await.is_ok(), once);
+        }
+    }
+
+    /// A file of random numbers, which nothing makes smaller.
+    fn parquet(rows: i64) -> Vec<u8> {
+        use deltalake::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|_| rand::random::<i64>())));
+        let batch = RecordBatch::try_from_iter([("number", numbers)]).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = deltalake::parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        bytes
+    }
 
     #[test]
     fn a_file_that_was_cut_short_is_an_error() {

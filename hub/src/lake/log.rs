@@ -485,6 +485,11 @@ impl std::fmt::Debug for Table {
     }
 }
 
+/// Bounds, unless they make no sense: then nothing is known.
+fn in_order<T: Ord>(bounds: Option<(T, T)>) -> Option<(T, T)> {
+    bounds.filter(|(least, greatest)| least <= greatest)
+}
+
 impl LiveFile {
     /// Understands an Add action. `version` is the newest that can have brought its rows, unless it says which one did.
     pub(crate) fn from_add(table: TableName, add: &Add, version: i64) -> Result<Self> {
@@ -499,8 +504,8 @@ impl LiveFile {
             partition: partition_of(table, &add.partition_values)?,
             rows: statistics.get("numRecords").and_then(Value::as_u64).unwrap_or(0),
             // The log's statistics cut times to milliseconds.
-            date_time: time("minValues").zip(time("maxValues").map(|t| t - t.rem_euclid(1000) + 999)),
-            store_id: store("minValues").zip(store("maxValues")),
+            date_time: in_order(time("minValues").zip(time("maxValues").map(|t| t - t.rem_euclid(1000) + 999))),
+            store_id: in_order(store("minValues").zip(store("maxValues"))),
             added_version: since.unwrap_or(version),
             since_known: since.is_some(),
             modified: add.modification_time,
@@ -561,4 +566,26 @@ fn partition_of(table: TableName, values: &HashMap<String, Option<String>>) -> R
         }
         _ => text.parse().with_context(unreadable)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bounds_that_make_no_sense_say_nothing() {
+        let file = |least: (&str, i64), greatest: (&str, i64)| {
+            let of = |(at, store): (&str, i64)| json!({"date_time": at, "store_id": store});
+            let stats = json!({"numRecords": 7, "minValues": of(least), "maxValues": of(greatest)}).to_string();
+            let add = Add { path: "a".to_owned(), stats: Some(stats), ..Add::default() };
+            let file = LiveFile::from_add(TableName::InventorySnapshot, &add, 1).unwrap();
+            (file.date_time, file.store_id)
+        };
+        let (first, last) = ("2021-01-01T00:00:00.000Z", "2021-01-01T00:00:00.001Z");
+        let new_year = crate::lake::samples::NEW_YEAR;
+        assert_eq!(file((first, 1), (last, 9)), (Some((new_year, new_year + 1_999)), Some((1, 9))));
+        assert_eq!(file((last, 9), (first, 1)), (None, None));
+        assert_eq!(file(("soon", i64::MAX), (last, 9)), (None, None));
+    }
 }

@@ -1,6 +1,6 @@
-//! Reading data files: only the columns asked for, a few files ahead, never a whole table in memory.
+//! Reading data files: only the columns asked for, some files ahead, never a whole table in memory.
 
-use super::file_reader::{FileReader, SMALL};
+use super::file_reader::{FileReader, SMALL_FILE_BYTES};
 use super::log::{LiveFile, Table};
 use super::tables::{ColumnType, TableName};
 use anyhow::{Context, Result, anyhow};
@@ -20,17 +20,17 @@ use object_store::ObjectStore;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Rows per batch.
 const BATCH_ROWS: usize = 16 * 1024;
 /// Rows per batch where one may be a whole frame (256 KiB).
 const BATCH_FRAMES: usize = 128;
-/// Files that are read at the same time.
-const FILES_AHEAD: usize = 3;
-/// The same where all are small: then there are often many.
-const SMALL_FILES_AHEAD: usize = 16;
+/// Small files of which only numbers are wanted that are read at the same time: of such there are many, and each is a request.
+const FILES_AHEAD: usize = 16;
+/// Each other file counts for so many of them, since its batches may be large: three at a time.
+const WEIGHT: u32 = 5;
 /// Decoded batches that wait per file.
 const BATCHES_AHEAD: usize = 2;
 
@@ -65,13 +65,22 @@ impl Table {
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
         let (store, table) = (self.store(), self.name);
         let columns: Arc<[String]> = columns.iter().map(|c| (*c).to_owned()).collect();
-        let ahead = if files.iter().all(|file| file.size <= SMALL) { SMALL_FILES_AHEAD } else { FILES_AHEAD };
+        let numbers =
+            !columns.iter().any(|c| table.column(c).is_some_and(|(_, column)| column.kind.is_of_any_length()));
+        let room = Arc::new(Semaphore::new(FILES_AHEAD));
         futures::stream::iter(files)
-            .map(move |file| {
-                let (store, columns, wanted) = (Arc::clone(&store), Arc::clone(&columns), wanted.clone());
-                async move { start(store, table, file, columns, wanted) }
+            .then(move |file| {
+                let weight = if numbers && file.size <= SMALL_FILE_BYTES { 1 } else { WEIGHT };
+                let (store, columns, wanted, room) =
+                    (Arc::clone(&store), Arc::clone(&columns), wanted.clone(), Arc::clone(&room));
+                async move {
+                    // One after the other: the file whose turn it is never waits for one behind it.
+                    let place = room.acquire_many_owned(weight).await.expect("it is never closed");
+                    start(store, table, file, columns, wanted, place)
+                }
             })
-            .buffered(ahead)
+            .map(std::future::ready)
+            .buffered(FILES_AHEAD)
             .flatten()
     }
 
@@ -219,6 +228,7 @@ fn start(
     file: LiveFile,
     columns: Arc<[String]>,
     wanted: Option<Arc<Wanted>>,
+    place: OwnedSemaphorePermit,
 ) -> ReceiverStream<Result<RecordBatch>> {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let runtime = tokio::runtime::Handle::current();
@@ -230,6 +240,7 @@ fn start(
                 let _ = sender.send(Err(error.context(context()))).await;
             }
         });
+        drop(place);
     });
     ReceiverStream::new(receiver)
 }
@@ -316,4 +327,36 @@ fn partition_array(table: TableName, file: &LiveFile, field: &Field, rows: usize
         ColumnType::Date => Arc::new(Date32Array::from_value(value, rows)),
         _ => Arc::new(Int32Array::from_value(value, rows)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::CommitRequest;
+    use crate::lake::samples::{NEW_YEAR, changes, lake};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn small_and_large_files_come_in_their_order() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        for file in 0..50 {
+            let rows = if file % 10 == 3 { 6_000 } else { 2 };
+            let ids: Vec<String> = (0..rows).map(|_| format!("{:032x}", rand::random::<u128>())).collect();
+            let rows: Vec<_> = ids.iter().map(|id| (id.as_str(), file, NEW_YEAR, 1, 10, -1)).collect();
+            let adds = table.write([changes(&rows)]).await.unwrap();
+            table.commit(CommitRequest::append(adds)).await.unwrap();
+        }
+        let files = table.files_since(0);
+        assert_eq!(files.iter().filter(|file| file.size > SMALL_FILE_BYTES).count(), 5);
+        for columns in [&["store_id"][..], &["store_id", "trans_id"]] {
+            let mut stores = Vec::new();
+            let mut batches = std::pin::pin!(table.read(files.clone(), columns));
+            while let Some(batch) = batches.try_next().await.unwrap() {
+                stores.extend_from_slice(ints(&batch, 0).unwrap());
+            }
+            assert_eq!(stores.len(), 5 * 6_000 + 45 * 2);
+            stores.dedup();
+            assert_eq!(stores, (0..50).collect::<Vec<_>>());
+        }
+    }
 }

@@ -188,6 +188,11 @@ impl FromStr for TableName {
 }
 
 impl ColumnType {
+    /// Whether one value may be much longer than another.
+    pub fn is_of_any_length(self) -> bool {
+        matches!(self, Self::String | Self::Binary)
+    }
+
     /// The type in Arrow.
     pub fn arrow(self) -> ArrowType {
         match self {

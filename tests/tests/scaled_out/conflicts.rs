@@ -1,5 +1,5 @@
 //! Several processors append to the same tables: each commit that finds its place in the log taken is made again behind it, which
-//! is counted, and each goes on as fast as the others.
+//! is counted, and none is left behind.
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
