@@ -38,6 +38,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time between two looks at how much there is to read, and how long one may take.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long leaving the group may take: longer than a look at how much there is to read, which is waited for.
+const LEAVING: Duration = Duration::from_secs(8);
 /// A life of this length was not the same trouble as before.
 const GOOD: Duration = Duration::from_secs(60);
 
@@ -152,8 +154,15 @@ impl Processor {
             reason = pump.broken() => Err(anyhow!(reason)),
             never = self.watch_lag(&consumer) => match never {},
         };
-        drop(pump);
-        consumer.unsubscribe();
+        let left = async {
+            pump.end().await;
+            leave(consumer).await;
+        };
+        if tokio::time::timeout(LEAVING, left).await.is_err() {
+            tracing::warn!(
+                "the consumer group has not heard that this process ends; it will notice after its session's time-out"
+            );
+        }
         ended
     }
 
@@ -305,6 +314,18 @@ impl Processor {
         self.leads.send_replace(None);
         servants.end().await;
         ended
+    }
+}
+
+/// Tells the group that this member is gone, which is what a consumer does when it is dropped: before the process ends, and not
+/// beside it, or the group waits for the session's time-out. (A member with a name of its own keeps its place all the same.)
+async fn leave(mut consumer: Arc<StreamConsumer<Group>>) {
+    loop {
+        match Arc::try_unwrap(consumer) {
+            Ok(last) => break drop(tokio::task::spawn_blocking(move || drop(last)).await),
+            Err(shared) => consumer = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// Longest wait for a seek.
 const SEEK: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub enum Positioning {
 /// A handle on the task.
 pub struct Pump {
     orders: mpsc::Sender<Order>,
+    task: JoinHandle<()>,
     /// Why the client can do no more, once it cannot.
     broken: watch::Receiver<Option<String>>,
 }
@@ -53,8 +55,16 @@ impl Pump {
     ) -> Self {
         let (orders, inbox) = mpsc::channel(4);
         let (breaks, broken) = watch::channel(None);
-        tokio::spawn(run(consumer, positioning, expected, stats, inbox, breaks));
-        Self { orders, broken }
+        let task = tokio::spawn(run(consumer, positioning, expected, stats, inbox, breaks));
+        Self { orders, task, broken }
+    }
+
+    /// Ends it, and returns when it holds the consumer no longer.
+    pub async fn end(self) {
+        drop(self.orders);
+        if let Err(error) = self.task.await {
+            tracing::error!("the consumer's task: {error}");
+        }
     }
 
     /// Resolves when the client can do no more, and says why.
