@@ -38,7 +38,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time between two looks at how much there is to read, and how long one may take.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long leaving the group may take: longer than a look at how much there is to read, which is waited for.
+/// How long leaving the group may take: longer than one question of a look at how much there is to read, which is waited for.
 const LEAVING: Duration = Duration::from_secs(8);
 /// A life of this length was not the same trouble as before.
 const GOOD: Duration = Duration::from_secs(60);
@@ -149,12 +149,14 @@ impl Processor {
         let consumer = Arc::new(consumer);
         let expected = Expected::OfItsPartition(count, Arc::new(self.settings.clone()));
         let pump = Pump::start(Arc::clone(&consumer), Positioning::Seek, expected, Arc::clone(stats));
+        let enough = CancellationToken::new();
         let ended = tokio::select! {
             ended = self.lives(count, &pump, &mut assigned, &stop) => ended,
             reason = pump.broken() => Err(anyhow!(reason)),
-            never = self.watch_lag(&consumer) => match never {},
+            never = self.watch_lag(&consumer, &enough) => match never {},
         };
         let left = async {
+            enough.cancel();
             pump.end().await;
             leave(consumer).await;
         };
@@ -168,7 +170,7 @@ impl Processor {
 
     /// Asks now and then how much of the partitions has not been read. (librdkafka itself knows the end of a partition only
     /// from fetching it, and what is paused is not fetched.)
-    async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>) -> Infallible {
+    async fn watch_lag(&self, consumer: &Arc<StreamConsumer<Group>>, enough: &CancellationToken) -> Infallible {
         let mut next = BTreeMap::new();
         loop {
             tokio::time::sleep(LAG_EVERY).await;
@@ -180,10 +182,13 @@ impl Processor {
                 Some(pipeline) => pipeline.offsets(),
                 None => next,
             };
-            let (next, consumer) = (next.clone(), Arc::clone(consumer));
+            let (next, consumer, enough) = (next.clone(), Arc::clone(consumer), enough.clone());
             let look = tokio::task::spawn_blocking(move || {
                 let mut lag = 0;
                 for (TopicPartition { topic, partition }, next) in next {
+                    if enough.is_cancelled() {
+                        break;
+                    }
                     let (low, high) = consumer.fetch_watermarks(&topic, partition, PATIENCE)?;
                     lag += (high - next.max(low)).max(0) as u64;
                 }
@@ -270,6 +275,7 @@ impl Processor {
             begun = Life::begin(&self.around, habits, ownership, stop.child_token()) => begun?,
             // What is being taken over may be somebody else's by now.
             _ = assigned.changed() => return Ok(Ended::Asked),
+            () = stop.cancelled() => return Ok(Ended::Asked),
         };
         let Life { pipeline, cycle, servants, offsets, .. } = begun;
         if self.habits.cycle.reference.is_none() && self.around.reference.borrow().stores.is_empty() {
@@ -280,10 +286,15 @@ impl Processor {
         }
         let leading = cycle.ownership.leads().then(|| cycle.leading());
         let mut cycle = std::pin::pin!(cycle.run());
-        let opened = pump.open(offsets, Arc::clone(&pipeline)).await;
+        let opened = tokio::select! {
+            opened = pump.open(offsets, Arc::clone(&pipeline)) => Some(opened),
+            () = stop.cancelled() => None,
+        };
         let ended = match opened {
-            Err(error) => Err(error),
-            Ok(()) => {
+            // Nothing was taken yet.
+            None => Ok(Ended::Asked),
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) => {
                 self.pipeline.send_replace(Some(Arc::clone(&pipeline)));
                 self.leads.send_replace(leading);
                 tokio::select! {

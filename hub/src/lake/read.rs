@@ -28,8 +28,8 @@ const BATCH_ROWS: usize = 16 * 1024;
 /// Rows per batch where one may be a whole frame (256 KiB).
 const BATCH_FRAMES: usize = 128;
 /// Small files of which only numbers are wanted that are read at the same time: of such there are many, and each is a request.
-const FILES_AHEAD: usize = 16;
-/// Each other file counts for so many of them, since its batches may be large: three at a time.
+const FILES_AHEAD: usize = 20;
+/// Each other file counts for so many of them, since its batches may be large: four at a time.
 const WEIGHT: u32 = 5;
 /// Decoded batches that wait per file.
 const BATCHES_AHEAD: usize = 2;
@@ -229,7 +229,7 @@ fn start(
     columns: Arc<[String]>,
     wanted: Option<Arc<Wanted>>,
     place: OwnedSemaphorePermit,
-) -> ReceiverStream<Result<RecordBatch>> {
+) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -240,9 +240,12 @@ fn start(
                 let _ = sender.send(Err(error.context(context()))).await;
             }
         });
-        drop(place);
     });
-    ReceiverStream::new(receiver)
+    // The place is free when the last batch was taken, not when it was decoded: what waits takes memory.
+    ReceiverStream::new(receiver).map(move |batch| {
+        let _held = &place;
+        batch
+    })
 }
 
 async fn read_file(
