@@ -41,12 +41,6 @@ impl Kept {
     fn last(&self) -> Seq {
         Seq(self.first.0 + u64::from(self.count) - 1)
     }
-
-    /// It is durable. Returns how long that took, and its number of events, unless that was known.
-    fn finish(&mut self, now: Instant) -> Option<(Duration, u64)> {
-        let known = std::mem::replace(&mut self.done, true);
-        (!known).then(|| (now.saturating_duration_since(self.made), u64::from(self.count)))
-    }
 }
 
 /// A frame to send.
@@ -147,11 +141,15 @@ impl VirtualAgent {
         done
     }
 
+    /// The frame at `index` is durable. Returns how long that took, and its number of events, unless that was known.
     fn finish(&mut self, index: usize, now: Instant) -> Option<(Duration, u64)> {
+        let under_way = index < self.sent;
         let kept = &mut self.frames[index];
-        let finished = kept.finish(now)?;
-        self.sent_bytes -= if index < self.sent { kept.body.len() } else { 0 };
-        Some(finished)
+        if std::mem::replace(&mut kept.done, true) {
+            return None;
+        }
+        self.sent_bytes -= if under_way { kept.body.len() } else { 0 };
+        Some((now.saturating_duration_since(kept.made), u64::from(kept.count)))
     }
 
     /// Whether a frame that was sent so long ago is not durable, while a later one is: with the gateway that had it, it died.

@@ -162,7 +162,7 @@ impl Processor {
         };
         if tokio::time::timeout(LEAVING, left).await.is_err() {
             tracing::warn!(
-                "the consumer group has not heard that this process ends; it will notice after its session's time-out"
+                "the consumer group may not have heard that this process ends: then it notices after the session's time-out"
             );
         }
         ended

@@ -90,6 +90,13 @@ impl<'a> Cloud<'a> {
         self.processors.push(part);
     }
 
+    /// Waits until each processor has so many partitions, and works.
+    pub fn wait_for_shares(&self, partitions: f64) {
+        let all = |metric: &str, value: f64| self.processors.iter().all(|part| part.metric(metric) == Some(value));
+        let shared = || all("onhand_hub_kafka_partitions", partitions) && all("onhand_hub_pipeline_up", 1.);
+        wait_until("each has its share", || self.tails(), shared);
+    }
+
     /// Has a processor stop for good.
     pub fn remove_processor(&mut self, at: usize) {
         let mut part = self.processors.remove(at);

@@ -32,9 +32,7 @@ fn processors_that_write_to_one_table_count_their_conflicts_and_each_goes_on() {
     let lists = ["1,2,3,4".to_owned(), "5,6,7,8".to_owned()];
     let cloud = Cloud::start(&lake, &sandbox, &lists, PROCESSORS, &[]);
     let tails = || cloud.processors.iter().map(|processor| processor.log_tail()).collect::<String>();
-    let dealt = || of_all(&cloud, "onhand_hub_kafka_partitions") == [2.; PROCESSORS];
-    let up = || of_all(&cloud, "onhand_hub_pipeline_up") == [1.; PROCESSORS];
-    wait_until("each has its share", tails, || dealt() && up());
+    cloud.wait_for_shares(2.);
 
     let before = of_all(&cloud, "onhand_hub_silver_commits_total");
     // In order: items that are counted behind what was sold of them are summed from silver, and that is another reason to be late.

@@ -2,7 +2,6 @@
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
-use onhand_tests::sandbox::wait_until;
 use onhand_tests::{Ledger, Sandbox, Till, Verdict};
 use std::time::Duration;
 
@@ -64,19 +63,13 @@ fn a_processor_that_stops_tells_the_group_which_need_not_miss_it_first() {
     let sandbox = Sandbox::new();
     let lake = LakeAt::folder(&sandbox);
     let mut cloud = Cloud::without_agents(&lake, &sandbox, &[], 1, &["--kafka-set", SESSION]);
-    let wait_for_shares = |cloud: &Cloud<'_>, share: f64| {
-        let metric = |metric: &str, value: f64| cloud.processors.iter().all(|p| p.metric(metric) == Some(value));
-        let tails = || cloud.processors.iter().map(|processor| processor.log_tail()).collect::<String>();
-        let shared = || metric("onhand_hub_kafka_partitions", share) && metric("onhand_hub_pipeline_up", 1.);
-        wait_until("each has its share", tails, shared);
-    };
-    wait_for_shares(&cloud, 8.);
+    cloud.wait_for_shares(8.);
     // More than once: whether the process ends before the group has heard is a race.
     for _ in 0..4 {
         cloud.add_processor();
-        wait_for_shares(&cloud, 4.);
+        cloud.wait_for_shares(4.);
         cloud.remove_processor(1);
-        wait_for_shares(&cloud, 8.);
+        cloud.wait_for_shares(8.);
     }
     cloud.remove_processor(0);
 }

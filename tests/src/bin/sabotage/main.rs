@@ -137,7 +137,8 @@ fn notice(noticer: &Noticer, target: &Path, binaries: &Path, log: &Path) -> Resu
 /// The program of tests/tests/NAME, as cargo has built it.
 fn test_program(name: &str) -> Result<PathBuf, String> {
     let mut command = tree::cargo();
-    command.args(["test", "--release", "--no-run", "-p", "onhand-tests", "--test", name]);
+    // The same packages as everywhere, so that dependencies keep their features.
+    command.args(["test", "--release", "--no-run", "--workspace", "--test", name]);
     let output = command.output().map_err(|error| format!("build the tests {name}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let path =

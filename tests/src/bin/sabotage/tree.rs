@@ -1,7 +1,7 @@
 //! A copy of the tree, to be spoilt.
 //!
-//! It is built into the same target folder: another path makes other packages of the workspace, and what they depend on is not
-//! built again. What lies in target/release afterwards comes from the copy, until the tree itself is built once more.
+//! It is built into the same target folder, so that what the workspace depends on is not built again. To cargo the packages of copy
+//! and tree are the same, and it would take what the copy made for the tree's: so that is forgotten after each build.
 
 use crate::patch::Patch;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ pub struct Tree {
     folder: PathBuf,
 }
 
+/// The packages that a patch may change, as cargo names them.
+const SPOILT: [&str; 5] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub", "onhand-simulator"];
 /// The simulator has agent and hub within it, for its demo.
 const BUILT: [&str; 3] = ["onhand-agent", "onhand-hub", "onhand-simulator"];
 
@@ -51,31 +53,41 @@ impl Tree {
 
     /// Builds agent, hub and simulator from the copy; returns the folder in which they are, and nothing else's are.
     pub fn build(&self, name: &str) -> Result<PathBuf, String> {
-        build(&self.copy(), &self.target())?;
+        self.build_from(&self.copy())?;
         let binaries = self.folder.join(name);
         std::fs::create_dir_all(&binaries).map_err(|error| format!("make {}: {error}", binaries.display()))?;
         for built in BUILT {
             let copied = std::fs::copy(self.target().join("release").join(built), binaries.join(built));
             copied.map_err(|error| format!("copy {built}: {error}"))?;
         }
+        self.forget()?;
         Ok(binaries)
     }
 
     /// Has target/release hold again what the tree itself makes.
     pub fn restore_binaries(&self) -> Result<(), String> {
-        build(&self.root, &self.target())
+        self.build_from(&self.root)
+    }
+
+    fn build_from(&self, tree: &Path) -> Result<(), String> {
+        let mut command = cargo();
+        // The same packages as everywhere, so that dependencies keep their features.
+        command
+            .args(["build", "--release", "--workspace", "--quiet"])
+            .args(BUILT.iter().flat_map(|name| ["--bin", name]));
+        run(command.arg("--target-dir").arg(self.target()).current_dir(tree)).map(drop)
+    }
+
+    /// Has cargo know nothing of what was built of the packages that a patch may change.
+    fn forget(&self) -> Result<(), String> {
+        let mut command = cargo();
+        command.args(["clean", "--release", "--quiet"]).args(SPOILT.iter().flat_map(|name| ["--package", name]));
+        run(command.arg("--target-dir").arg(self.target()).current_dir(&self.root)).map(drop)
     }
 
     fn target(&self) -> PathBuf {
         self.folder.parent().expect("it lies in the target folder").to_owned()
     }
-}
-
-fn build(tree: &Path, target: &Path) -> Result<(), String> {
-    let mut command = cargo();
-    // The same packages as everywhere, so that dependencies keep their features.
-    command.args(["build", "--release", "--workspace", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name]));
-    run(command.arg("--target-dir").arg(target).current_dir(tree)).map(drop)
 }
 
 /// cargo, without what the cargo that runs this says of this program: some build scripts would take that for a change.
