@@ -65,6 +65,7 @@ pub async fn insist(
             Err(error) if shutdown.is_cancelled() && tries >= TRIES_WHILE_STOPPING => return Err(error),
             Err(error) => {
                 stats.commit_retries.fetch_add(1, Relaxed);
+                let error = table.lake.in_words(error.into());
                 tracing::warn!(table = %table.name(), tries, "commit: {error:#}; trying again");
             }
         }

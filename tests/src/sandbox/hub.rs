@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct HubOptions {
     /// The URL of a broker, in place of the hub's own endpoint.
     pub mqtt: Option<String>,
+    /// Where the lake is, if not in the sandbox's folder.
+    pub lake: Option<String>,
     /// More arguments.
     pub more: Vec<String>,
     /// More of the environment.
@@ -34,7 +36,7 @@ impl HubOptions {
 pub struct Hub {
     program: Program,
     options: HubOptions,
-    lake: PathBuf,
+    lake: String,
     reference: PathBuf,
     addresses: PathBuf,
     mqtt: String,
@@ -69,10 +71,11 @@ impl Hub {
 
     /// One that has not been started yet.
     pub fn new(sandbox: &Sandbox, name: &str, options: HubOptions) -> Self {
+        let folder = || sandbox.lake().to_str().expect("a path of plain characters").to_owned();
         Self {
             program: Program::new(&format!("the {name}"), sandbox.path(&format!("{name}.log"))),
+            lake: options.lake.clone().unwrap_or_else(folder),
             options,
-            lake: sandbox.lake(),
             reference: sandbox.reference(),
             addresses: sandbox.path(&format!("{name}.addr")),
             mqtt: format!("127.0.0.1:{}", lasting_port()),

@@ -25,19 +25,40 @@ impl S3 {
     pub fn start(sandbox: &Sandbox) -> Self {
         let (data, port) = (sandbox.path("s3/data"), lasting_port());
         std::fs::create_dir_all(&data).expect("make the buckets' folder");
-        let config = format!(
-            "s3proxy.endpoint=http://127.0.0.1:{port}\n\
-             s3proxy.authorization=aws-v4\n\
-             s3proxy.identity={ACCESS_KEY}\n\
-             s3proxy.credential={SECRET_KEY}\n\
-             jclouds.provider=filesystem-nio2\n\
-             jclouds.filesystem.basedir={}\n",
-            data.display()
-        );
-        let config = sandbox.write("s3/s3proxy.conf", &config);
-        let mut s3 = Self { process: None, data, config, log: sandbox.path("s3.log"), port };
+        let mut s3 =
+            Self { process: None, data, config: sandbox.path("s3/s3proxy.conf"), log: sandbox.path("s3.log"), port };
+        s3.let_in(SECRET_KEY);
         s3.restart();
         s3
+    }
+
+    /// Writes the configuration, with the secret key of who is let in.
+    fn let_in(&self, secret: &str) {
+        let config = format!(
+            "s3proxy.endpoint=http://127.0.0.1:{}\n\
+             s3proxy.authorization=aws-v4\n\
+             s3proxy.identity={ACCESS_KEY}\n\
+             s3proxy.credential={secret}\n\
+             jclouds.provider=filesystem-nio2\n\
+             jclouds.filesystem.basedir={}\n",
+            self.port,
+            self.data.display()
+        );
+        std::fs::write(&self.config, config).expect("write the configuration");
+    }
+
+    /// Starts it again with other keys than those that [`S3::environment`] has: nobody is let in.
+    pub fn refuse_keys(&mut self) {
+        self.let_in("another secret");
+        self.kill();
+        self.restart();
+    }
+
+    /// Takes [`S3::refuse_keys`] back.
+    pub fn take_keys(&mut self) {
+        self.let_in(SECRET_KEY);
+        self.kill();
+        self.restart();
     }
 
     /// Starts it again, after its end, where it was.

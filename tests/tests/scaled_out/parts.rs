@@ -73,3 +73,20 @@ fn a_processor_that_stops_tells_the_group_which_need_not_miss_it_first() {
     }
     cloud.remove_processor(0);
 }
+
+#[test]
+fn a_processor_that_stops_while_kafka_stands_still_ends_all_the_same() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
+    let selling = Till::new(1, 10).sell_on(&cloud.agents[0], 60);
+    std::thread::sleep(Duration::from_secs(3));
+    cloud.kafka.freeze();
+    // It waits for the group, and not for ever: a wait has a bound.
+    let ended = cloud.processors[0].terminate();
+    assert!(ended.success(), "{ended}\n{}", cloud.processors[0].log_tail());
+    cloud.kafka.thaw();
+    cloud.processors[0].restart();
+    let till = selling.stop();
+    cloud.end(&Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}

@@ -1,7 +1,7 @@
 //! What is set up wrongly is refused in words that say what to look at.
 
-use onhand_tests::sandbox::{HubOptions, Kafka, S3, binary, get_json, run, wait_until};
-use onhand_tests::{Hub, Sandbox};
+use onhand_tests::sandbox::{HubOptions, Kafka, S3, binary, get_json, run, settle, wait_until};
+use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use serde_json::json;
 use std::process::Command;
 
@@ -39,6 +39,28 @@ fn wrong_credentials_and_buckets_are_said_in_words() {
     let elsewhere = run_at("s3://nowhere/lake");
     let said = refused(&elsewhere.each_ref().map(String::as_str), &s3.environment());
     assert!(said.contains("s3://nowhere/lake: there is no such bucket or container"), "{said}");
+}
+
+#[test]
+fn credentials_that_run_out_are_said_and_commits_are_tried_until_others_are_let_in() {
+    let sandbox = Sandbox::new();
+    let mut s3 = S3::start(&sandbox);
+    s3.create_bucket("retail");
+    let (lake, environment) = (Some("s3://retail/lake".to_owned()), s3.environment());
+    let mut hub = Hub::start(&sandbox, HubOptions { lake, environment, ..HubOptions::default() });
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let selling = Till::new(1, 77).sell_on(&agent, 40);
+    hub.let_work();
+    s3.refuse_keys();
+    let said = || hub.log().contains("the store refuses the credentials");
+    wait_until("it says so", || hub.log_tail(), said);
+    let waiting = || agent.backlog().is_some_and(|events| events > 20);
+    wait_until("events wait in the agent", || hub.log_tail(), waiting);
+    s3.take_keys();
+    let till = selling.stop();
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    judge(&s3.bucket("retail").join("lake"), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
 
 #[test]

@@ -46,6 +46,11 @@ fn late_changes_late_counts_and_corrections_are_taken_however_late() {
     till.send(&agent, &sale("t3", "2021-01-09T23:59:59Z", 10, -7));
     settle(&hub, &[&agent]);
     assert_eq!(shown(&hub, 10), json!(59));
+    // No reference data knows this one.
+    till.send(&agent, &sale("t4", "2021-01-12T09:00:00Z", 99_999, -2));
+    till.send_count(&agent, &count("2021-01-11T00:00:00Z", 99_999, 30));
+    settle(&hub, &[&agent]);
+    assert_eq!(shown(&hub, 99_999), json!(28));
     assert!(hub.terminate().success(), "{}", hub.log_tail());
-    judge(&sandbox.lake(), &Verdict { gold: Some(1), ..Verdict::of(&till.ledger, sandbox.path("lines.csv")) });
+    judge(&sandbox.lake(), &Verdict { gold: Some(2), ..Verdict::of(&till.ledger, sandbox.path("lines.csv")) });
 }

@@ -115,6 +115,27 @@ fn a_device_without_an_agent_sends_the_accelerators_json() {
 }
 
 #[test]
+fn what_was_acknowledged_to_a_device_is_there_after_the_hub_was_killed() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let mut ledger = onhand_tests::Ledger::default();
+    for number in 0..5 {
+        let document = json!({
+            "trans_id": format!("raw-{number}"), "store_id": 1, "date_time": "2021-01-01T00:00:00.000Z",
+            "change_type_id": 1, "items": [{"item_id": 10, "quantity": -2}]
+        });
+        let mut device = MqttClient::open(hub.mqtt_address());
+        assert_eq!(device.connect("device", None), Some(0));
+        assert!(device.publish("onhand/v1/raw/1", document.to_string().as_bytes()), "no PUBACK\n{}", hub.log_tail());
+        hub.kill();
+        ledger.transaction(&document);
+        hub.restart();
+    }
+    hub.wait_settled();
+    judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
+
+#[test]
 fn a_document_that_is_too_large_gets_its_answer_and_changes_nothing() {
     let sandbox = Sandbox::new();
     let hub = Hub::start(&sandbox, HubOptions::default());

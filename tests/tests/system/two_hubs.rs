@@ -1,4 +1,4 @@
-//! Two hubs on one lake, by mistake: one ends and says why, and the lake stays right.
+//! Two hubs on one lake, by mistake or since one stood still: one ends and says why, and the lake stays right.
 
 use onhand_tests::sandbox::{HubOptions, binary, run, settle};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
@@ -13,15 +13,42 @@ fn of_two_hubs_on_one_lake_the_former_ends_and_says_so() {
     let selling = Till::new(1, 41).sell_on(&agent, 40);
     for _ in 0..2 {
         std::thread::sleep(Duration::from_secs(1));
-        let mut second = Command::new(binary("onhand-hub"));
-        second.arg("run").arg("--once").arg("--lake").arg(sandbox.lake()).arg("--reference").arg(sandbox.reference());
-        run(second.args(["--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"])).expect_success();
-        let ended = hub.wait();
-        assert_eq!(ended.code(), Some(3), "{}", hub.log_tail());
-        assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
+        take_over(&sandbox);
+        ended_since_another_took_over(&mut hub);
         hub.restart();
     }
     let till = selling.stop();
     settle(&hub, &[&agent]);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
+
+#[test]
+fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let selling = Till::new(1, 42).sell_on(&agent, 40);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(1));
+        hub.freeze();
+        take_over(&sandbox);
+        hub.thaw();
+        ended_since_another_took_over(&mut hub);
+        hub.restart();
+    }
+    let till = selling.stop();
+    settle(&hub, &[&agent]);
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
+
+/// A second hub on the sandbox's lake, which ends by itself.
+fn take_over(sandbox: &Sandbox) {
+    let mut second = Command::new(binary("onhand-hub"));
+    second.arg("run").arg("--once").arg("--lake").arg(sandbox.lake()).arg("--reference").arg(sandbox.reference());
+    run(second.args(["--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"])).expect_success();
+}
+
+fn ended_since_another_took_over(hub: &mut Hub) {
+    assert_eq!(hub.wait().code(), Some(3), "{}", hub.log_tail());
+    assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
 }

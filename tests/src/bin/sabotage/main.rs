@@ -5,64 +5,66 @@
 //! them, as they are. Whoever passes has tested nothing.
 
 mod patch;
+mod report;
 mod tree;
 
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use patch::{Noticer, Patch};
+use report::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tree::Tree;
 
-const HELP: &str = "cargo sabotage [--only NAME] [--list] [--check]
-  --only NAME   just this one of tests/sabotage (without .patch)
-  --list        say what there is
-  --check       see that each still fits the tree, and build nothing";
-
-/// What became of one.
-struct Outcome {
-    name: String,
-    takes_out: String,
-    result: Result<String, String>,
-    took: Duration,
+/// Takes protections out of agent and hub, one at a time, and expects the tests to notice.
+#[derive(Debug, Parser)]
+#[command(name = "cargo sabotage", no_binary_name = false)]
+struct Options {
+    /// Just this one of tests/sabotage, without .patch (repeatable) [default: all]
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Say what there is
+    #[arg(long)]
+    list: bool,
+    /// See that each still fits the tree, and build nothing
+    #[arg(long)]
+    check: bool,
+    /// Write what became of each to this file, as Markdown; what it says of others stays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "check"])]
+    report: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let (mut only, mut list, mut check) = (None, false, false);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--only" => only = arguments.next(),
-            "--list" => list = true,
-            "--check" => check = true,
-            _ => {
-                println!("{HELP}");
-                return ExitCode::from(u8::from(argument != "--help") * 2);
-            }
-        }
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace").to_owned();
-    let patches = match Patch::all(&root.join("tests/sabotage")) {
-        Ok(patches) => patches,
+    let options = Options::parse();
+    match run(&options) {
+        Ok(missed) => ExitCode::from(u8::from(missed > 0)),
         Err(error) => {
             eprintln!("error: {error}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    let chosen: Vec<_> =
-        patches.into_iter().filter(|patch| only.as_ref().is_none_or(|name| *name == patch.name)).collect();
-    if chosen.is_empty() {
-        eprintln!("error: no such sabotage: {}", only.unwrap_or_default());
-        return ExitCode::from(2);
     }
-    if list {
+}
+
+/// Runs those that were asked for; returns how many were not noticed.
+fn run(options: &Options) -> Result<usize, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace").to_owned();
+    let all = Patch::all(&root.join("tests/sabotage"))?;
+    if let Some(name) = options.only.iter().find(|name| !all.iter().any(|patch| patch.name == **name)) {
+        return Err(format!("no such sabotage: {name}"));
+    }
+    let chosen = all.iter().filter(|patch| options.only.is_empty() || options.only.contains(&patch.name));
+    let chosen: Vec<&Patch> = chosen.collect();
+    if options.list {
         for patch in chosen {
-            println!("{}: {}\n  noticed by: {}", patch.name, patch.takes_out, patch.noticer);
+            println!("{}: {}", patch.name, patch.takes_out);
+            patch.noticers.iter().for_each(|noticer| println!("  noticed by: {noticer}"));
         }
-        return ExitCode::SUCCESS;
+        return Ok(0);
     }
-    let target = onhand_tests::sandbox::target_folder().parent().expect("target/release lies in target").to_owned();
-    let tree = Tree::new(root, target.join("sabotage"));
+    let release = onhand_tests::sandbox::target_folder();
+    let folder = release.parent().expect("target/release lies in target").join("sabotage");
+    let tree = Tree::new(root, folder, &release)?;
     let bar = ProgressBar::new(chosen.len() as u64);
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
@@ -71,77 +73,66 @@ fn main() -> ExitCode {
         bar.set_message(format!("without {}", patch.takes_out));
         let started = Instant::now();
         let result =
-            if check { tree.with(&patch).map(|()| "fits".to_owned()) } else { sabotage(&tree, &target, &patch) };
-        let outcome = Outcome { name: patch.name, takes_out: patch.takes_out, result, took: started.elapsed() };
-        bar.println(line(&outcome));
-        outcomes.push(outcome);
+            if options.check { tree.with(patch).map(|()| "fits".to_owned()) } else { sabotage(&tree, &release, patch) };
+        let noticers = patch.noticers.iter().map(Noticer::to_string).collect();
+        let (name, takes_out) = (patch.name.clone(), patch.takes_out.clone());
+        outcomes.push(Outcome { name, takes_out, noticers, result, took: started.elapsed() });
+        bar.println(outcomes.last().expect("one was added").line());
         bar.inc(1);
+        if let Some(file) = &options.report {
+            let written = report::write(file, &outcomes, &all);
+            written.map_err(|error| format!("write {}: {error}", file.display()))?;
+        }
     }
     bar.finish_and_clear();
-    if !check && let Err(error) = tree.restore_binaries() {
-        eprintln!("error: {error}");
-    }
     let missed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    let (word, done) = if check { ("looked at", "fit") } else { ("taken out", "noticed") };
+    let (word, done) = if options.check { ("looked at", "fit") } else { ("taken out", "noticed") };
     println!("{} {word}, {} {done}, {missed} not", outcomes.len(), outcomes.len() - missed);
-    ExitCode::from(u8::from(missed > 0))
+    Ok(missed)
 }
 
-fn line(outcome: &Outcome) -> String {
-    let (word, detail) = match &outcome.result {
-        Ok(detail) => ("good", detail),
-        Err(detail) => ("BAD", detail),
-    };
-    format!("{word}: {} ({}): {detail}, {} s", outcome.name, outcome.takes_out, outcome.took.as_secs())
-}
-
-/// Builds agent and hub without the protection, and has the noticer run against them.
-fn sabotage(tree: &Tree, target: &Path, patch: &Patch) -> Result<String, String> {
+/// Builds agent and hub without the protection, and has the noticers run against them; returns what those said.
+fn sabotage(tree: &Tree, release: &Path, patch: &Patch) -> Result<String, String> {
     tree.with(patch)?;
     let binaries = tree.build(&patch.name)?;
-    let log = binaries.join("noticer.log");
-    let noticed = notice(&patch.noticer, target, &binaries, &log)?;
-    if noticed {
-        Ok(format!("noticed by {}", patch.noticer))
-    } else {
-        Err(format!("{} did not notice; see {}", patch.noticer, log.display()))
-    }
+    let said = patch.noticers.iter().enumerate().map(|(number, noticer)| {
+        let log = binaries.join(format!("noticer-{}.log", number + 1));
+        let said = notice(tree, noticer, release, &binaries, &log)?;
+        said.ok_or_else(|| format!("{noticer} passed"))
+    });
+    let said: Result<Vec<String>, String> = said.collect();
+    tree.remove_binaries(&patch.name);
+    Ok(said?.join("; "))
 }
 
-/// Whether the noticer fails, as it should.
-fn notice(noticer: &Noticer, target: &Path, binaries: &Path, log: &Path) -> Result<bool, String> {
+/// What a noticer says when it fails, as it should; nothing if it passes.
+fn notice(
+    tree: &Tree,
+    noticer: &Noticer,
+    release: &Path,
+    binaries: &Path,
+    log: &Path,
+) -> Result<Option<String>, String> {
     let cannot = |error: std::io::Error| format!("run {noticer}: {error}");
-    let mut command = match noticer {
-        Noticer::Chaos(arguments) => {
-            let mut command = Command::new(target.join("release/chaos"));
-            command.args(arguments);
-            command
-        }
-        Noticer::Test { program, name } => {
-            let mut command = Command::new(test_program(program)?);
-            command.args([name, "--exact", "--nocapture"]);
-            command
-        }
+    let (program, arguments) = match noticer {
+        Noticer::Chaos(arguments) => (release.join("chaos"), arguments.clone()),
+        Noticer::Test { program, name } => (tree.test_program(program)?, only(name)),
+        Noticer::Linked { of, name } => (tree.spoilt_test_program(of)?, only(name)),
     };
     let output = std::fs::File::create(log).map_err(cannot)?;
     let errors = output.try_clone().map_err(cannot)?;
-    command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
-    let status = command.status().map_err(cannot)?;
-    let said = std::fs::read_to_string(log).map_err(cannot)?;
+    let mut command = Command::new(program);
+    command.args(arguments).env("ONHAND_BINARIES", binaries);
+    let status = command.stdin(Stdio::null()).stdout(output).stderr(errors).status().map_err(cannot)?;
+    let said = std::fs::read(log).map_err(cannot)?;
+    let said = String::from_utf8_lossy(&said);
     if said.contains("running 0 tests") {
         return Err(format!("there is no test {noticer}"));
     }
-    Ok(!status.success())
+    Ok((!status.success()).then(|| report::reason(&said)))
 }
 
-/// The program of tests/tests/NAME, as cargo has built it.
-fn test_program(name: &str) -> Result<PathBuf, String> {
-    let mut command = tree::cargo();
-    // The same packages as everywhere, so that dependencies keep their features.
-    command.args(["test", "--release", "--no-run", "--workspace", "--test", name]);
-    let output = command.output().map_err(|error| format!("build the tests {name}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let path =
-        said.lines().find_map(|line| line.trim().strip_prefix("Executable ")?.split_once('(')?.1.strip_suffix(')'));
-    path.map(PathBuf::from).ok_or_else(|| format!("build the tests {name}:\n{said}"))
+/// The arguments that have a test program run one test.
+fn only(name: &str) -> Vec<String> {
+    [name, "--exact", "--nocapture"].map(str::to_owned).into()
 }

@@ -8,10 +8,17 @@ use std::path::{Path, PathBuf};
 pub enum Noticer {
     /// A chaos run with these arguments.
     Chaos(Vec<String>),
-    /// A test of tests/tests.
+    /// A test of tests/tests, which runs the spoilt programs.
     Test {
         /// The program it is part of.
         program: String,
+        /// Its name, with its modules.
+        name: String,
+    },
+    /// A test that is linked with the spoilt code, and built with it: the unit tests of a package, or a program of tests/tests.
+    Linked {
+        /// The package, or the program.
+        of: String,
         /// Its name, with its modules.
         name: String,
     },
@@ -24,8 +31,8 @@ pub struct Patch {
     pub name: String,
     /// Which protection is gone then.
     pub takes_out: String,
-    /// Who has to notice.
-    pub noticer: Noticer,
+    /// Who has to notice, each of them.
+    pub noticers: Vec<Noticer>,
     /// The file.
     pub file: PathBuf,
 }
@@ -43,30 +50,37 @@ impl Patch {
     fn read(file: PathBuf) -> Result<Self, String> {
         let text = std::fs::read_to_string(&file).map_err(|error| format!("read {}: {error}", file.display()))?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (takes_out, noticer) = head(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(Self { name, takes_out, noticer, file })
+        let (takes_out, noticers) = head(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(Self { name, takes_out, noticers, file })
     }
 }
 
 /// What the lines before the first `diff` or `---` say.
-fn head(text: &str) -> Result<(String, Noticer), String> {
+fn head(text: &str) -> Result<(String, Vec<Noticer>), String> {
     let lines: Vec<&str> =
         text.lines().take_while(|line| !line.starts_with("diff ") && !line.starts_with("--- ")).collect();
-    let of = |field: &str| {
-        let said = lines.iter().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
-        said.map(str::trim).ok_or_else(|| format!("its head does not say \"{field}: …\""))
+    let said = |field: &str| -> Vec<&str> {
+        lines.iter().filter_map(|line| line.strip_prefix(field)?.strip_prefix(": ")).map(str::trim).collect()
     };
-    let (takes_out, noticed_by) = (of("Takes out")?, of("Noticed by")?);
-    let mut words = noticed_by.split_whitespace().map(str::to_owned);
-    let noticer = match (words.next().as_deref(), words.collect::<Vec<_>>()) {
-        (Some("chaos"), arguments) => Noticer::Chaos(arguments),
-        (Some("test"), words) => match <[String; 2]>::try_from(words) {
-            Ok([program, name]) => Noticer::Test { program, name },
-            Err(_) => return Err(format!("\"{noticed_by}\" is not \"test PROGRAM NAME\"")),
-        },
-        _ => return Err(format!("\"{noticed_by}\" is neither \"chaos ARGUMENTS\" nor \"test PROGRAM NAME\"")),
-    };
-    Ok((takes_out.to_owned(), noticer))
+    let missing = |field: &str| format!("its head does not say \"{field}: …\"");
+    let takes_out = *said("Takes out").first().ok_or_else(|| missing("Takes out"))?;
+    let noticers: Vec<Noticer> = said("Noticed by").into_iter().map(noticer).collect::<Result<_, _>>()?;
+    if noticers.is_empty() {
+        return Err(missing("Noticed by"));
+    }
+    Ok((takes_out.to_owned(), noticers))
+}
+
+fn noticer(text: &str) -> Result<Noticer, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words[..] {
+        ["chaos", ref arguments @ ..] => Ok(Noticer::Chaos(arguments.iter().map(|&word| word.to_owned()).collect())),
+        ["test", program, name] => Ok(Noticer::Test { program: program.to_owned(), name: name.to_owned() }),
+        ["linked", of, name] => Ok(Noticer::Linked { of: of.to_owned(), name: name.to_owned() }),
+        _ => Err(format!(
+            "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|PROGRAM NAME\""
+        )),
+    }
 }
 
 impl fmt::Display for Noticer {
@@ -74,6 +88,7 @@ impl fmt::Display for Noticer {
         match self {
             Self::Chaos(arguments) => write!(f, "chaos {}", arguments.join(" ")),
             Self::Test { program, name } => write!(f, "{program}::{name}"),
+            Self::Linked { of, name } => write!(f, "{of}: {name}"),
         }
     }
 }
@@ -84,21 +99,21 @@ mod tests {
 
     #[test]
     fn a_head_says_what_is_taken_out_and_who_notices() {
-        let (takes_out, noticer) =
-            head("Takes out: the fsync\nNoticed by: chaos --seed 7\n\ndiff --git a/x b/x\n").unwrap();
-        assert_eq!((takes_out.as_str(), noticer.to_string().as_str()), ("the fsync", "chaos --seed 7"));
-        let (_, noticer) = head("Takes out: a\nNoticed by: test system power::cut\n--- a/x\n").unwrap();
-        assert_eq!(noticer, Noticer::Test { program: "system".into(), name: "power::cut".into() });
+        let (takes_out, noticers) =
+            head("Takes out: the fsync\nNoticed by: chaos --seed 7\nNoticed by: test system power::cut\n\ndiff --git a/x b/x\n")
+                .unwrap();
+        assert_eq!(takes_out, "the fsync");
+        assert_eq!(noticers[0].to_string(), "chaos --seed 7");
+        assert_eq!(noticers[1], Noticer::Test { program: "system".into(), name: "power::cut".into() });
+        let (_, noticers) = head("Takes out: a\nNoticed by: linked onhand-hub lake::tests::x\n--- a/x\n").unwrap();
+        assert_eq!(noticers, [Noticer::Linked { of: "onhand-hub".into(), name: "lake::tests::x".into() }]);
         for (wrong, reason) in [
             ("Noticed by: chaos\n", "\"Takes out: …\""),
-            ("Takes out: a\ndiff\nNoticed by: chaos\n", "neither"),
-            ("Takes out: a\nNoticed by: nobody\n", "neither"),
-            ("Takes out: a\nNoticed by: test system\n", "is not"),
+            ("Takes out: a\n--- a/x\nNoticed by: chaos\n", "\"Noticed by: …\""),
+            ("Takes out: a\nNoticed by: nobody\n", "none of"),
+            ("Takes out: a\nNoticed by: test system\n", "none of"),
         ] {
             let said = head(wrong);
-            if reason == "neither" && said.is_ok() {
-                continue; // "diff" alone begins no patch
-            }
             assert!(said.as_ref().is_err_and(|error| error.contains(reason)), "{wrong}: {said:?}");
         }
     }

@@ -1,7 +1,8 @@
 //! A copy of the tree, to be spoilt.
 //!
-//! It is built into the same target folder, so that what the workspace depends on is not built again. To cargo the packages of copy
-//! and tree are the same, and it would take what the copy made for the tree's: so that is forgotten after each build.
+//! What the workspace depends on is lent to it from target/release by hard links, so that it is not built again. Its own packages
+//! are built into a target folder of the copy's, since to cargo those of copy and tree are the same; and with less optimisation:
+//! that takes a fraction of the time, and nobody measures a spoilt hub.
 
 use crate::patch::Patch;
 use std::path::{Path, PathBuf};
@@ -14,18 +15,32 @@ pub struct Tree {
 }
 
 /// The packages that a patch may change, as cargo names them.
-const SPOILT: [&str; 5] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub", "onhand-simulator"];
-/// The simulator has agent and hub within it, for its demo.
-const BUILT: [&str; 3] = ["onhand-agent", "onhand-hub", "onhand-simulator"];
+const SPOILT: [&str; 4] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub"];
+/// What is built of them.
+const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
+/// What cargo keeps in a target folder of what it has built.
+const KEPT: [&str; 3] = ["deps", "build", ".fingerprint"];
 
 impl Tree {
-    /// Of the workspace at `root`, with everything in `folder`.
-    pub fn new(root: PathBuf, folder: PathBuf) -> Self {
-        Self { root, folder }
+    /// Of the workspace at `root`, with everything in `folder`; `release` is where cargo has built its dependencies.
+    ///
+    /// # Errors
+    /// If the dependencies cannot be linked.
+    pub fn new(root: PathBuf, folder: PathBuf, release: &Path) -> Result<Self, String> {
+        let tree = Self { root, folder };
+        let lent = tree.target().join("release");
+        for kept in KEPT {
+            lend(&release.join(kept), &lent.join(kept)).map_err(|error| format!("link {kept}: {error}"))?;
+        }
+        Ok(tree)
     }
 
     fn copy(&self) -> PathBuf {
         self.folder.join("tree")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.join("target")
     }
 
     /// Makes the copy what the tree is but for a patch.
@@ -51,43 +66,72 @@ impl Tree {
         std::fs::write(to, content)
     }
 
-    /// Builds agent, hub and simulator from the copy; returns the folder in which they are, and nothing else's are.
+    /// Builds agent and hub from the copy; returns the folder in which they are, and nothing else's are.
     pub fn build(&self, name: &str) -> Result<PathBuf, String> {
-        self.build_from(&self.copy())?;
+        run(self.spoilt(&["build", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name])))?;
         let binaries = self.folder.join(name);
         std::fs::create_dir_all(&binaries).map_err(|error| format!("make {}: {error}", binaries.display()))?;
         for built in BUILT {
             let copied = std::fs::copy(self.target().join("release").join(built), binaries.join(built));
             copied.map_err(|error| format!("copy {built}: {error}"))?;
         }
-        self.forget()?;
         Ok(binaries)
     }
 
-    /// Has target/release hold again what the tree itself makes.
-    pub fn restore_binaries(&self) -> Result<(), String> {
-        self.build_from(&self.root)
-    }
-
-    fn build_from(&self, tree: &Path) -> Result<(), String> {
+    /// cargo, in the copy.
+    fn spoilt(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
         // The same packages as everywhere, so that dependencies keep their features.
+        command.args(arguments).args(["--release", "--workspace", "--target-dir"]).arg(self.target());
+        for package in SPOILT {
+            command.args(["--config", &format!("profile.release.package.{package}.opt-level=1")]);
+        }
+        command.current_dir(self.copy());
         command
-            .args(["build", "--release", "--workspace", "--quiet"])
-            .args(BUILT.iter().flat_map(|name| ["--bin", name]));
-        run(command.arg("--target-dir").arg(self.target()).current_dir(tree)).map(drop)
     }
 
-    /// Has cargo know nothing of what was built of the packages that a patch may change.
-    fn forget(&self) -> Result<(), String> {
+    /// The program of tests/tests/NAME, as it is in the tree.
+    pub fn test_program(&self, name: &str) -> Result<PathBuf, String> {
         let mut command = cargo();
-        command.args(["clean", "--release", "--quiet"]).args(SPOILT.iter().flat_map(|name| ["--package", name]));
-        run(command.arg("--target-dir").arg(self.target()).current_dir(&self.root)).map(drop)
+        command.args(["test", "--release", "--no-run", "--workspace", "--test", name]).current_dir(&self.root);
+        executable(&mut command, name)
     }
 
-    fn target(&self) -> PathBuf {
-        self.folder.parent().expect("it lies in the target folder").to_owned()
+    /// A package's unit tests, or a program of tests/tests, linked with what the copy is.
+    pub fn spoilt_test_program(&self, of: &str) -> Result<PathBuf, String> {
+        let mut command = self.spoilt(&["test", "--no-run"]);
+        match SPOILT.contains(&of) {
+            true => command.arg("--lib"),
+            false => command.args(["--test", of]),
+        };
+        executable(&mut command, &of.replace('-', "_"))
     }
+
+    /// Removes what [`Tree::build`] copied: it is large, and another patch's is another.
+    pub fn remove_binaries(&self, name: &str) {
+        for built in BUILT {
+            let _ = std::fs::remove_file(self.folder.join(name).join(built));
+        }
+    }
+}
+
+/// Links all of a folder that is not of the workspace's own packages into another one, where it is not there yet.
+fn lend(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, there) = (entry.file_name(), to.join(entry.file_name()));
+        let name = name.to_string_lossy();
+        if name.starts_with("onhand") || name.starts_with("libonhand") {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            lend(&entry.path(), &there)?;
+        } else if !there.exists() {
+            std::fs::hard_link(entry.path(), there)?;
+        }
+    }
+    Ok(())
 }
 
 /// cargo, without what the cargo that runs this says of this program: some build scripts would take that for a change.
@@ -101,10 +145,45 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Has cargo build test programs; returns the one whose file has the name.
+fn executable(command: &mut Command, name: &str) -> Result<PathBuf, String> {
+    let output = command.output().map_err(|error| format!("run {command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut found = said.lines().filter_map(|line| {
+        let path = line.trim().strip_prefix("Executable ")?.split_once('(')?.1.strip_suffix(')')?;
+        Some(PathBuf::from(path))
+    });
+    let named =
+        |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")));
+    let path = found.find(named).ok_or_else(|| format!("build the tests {name}:\n{said}"))?;
+    Ok(command.get_current_dir().map_or_else(|| path.clone(), |folder| folder.join(&path)))
+}
+
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("run {command:?}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_lent_and_the_workspaces_own_packages_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::create_dir_all(from.join("serde-1")).unwrap();
+        std::fs::create_dir_all(from.join("onhand-hub-1")).unwrap();
+        std::fs::write(from.join("serde-1/lib"), "serde").unwrap();
+        std::fs::write(from.join("onhand-hub-1/lib"), "hub").unwrap();
+        std::fs::write(from.join("libonhand_hub-1.rlib"), "hub").unwrap();
+        for _ in 0..2 {
+            lend(&from, &to).unwrap();
+            assert_eq!(std::fs::read_to_string(to.join("serde-1/lib")).unwrap(), "serde");
+            assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
+        }
+    }
 }

@@ -1,0 +1,126 @@
+//! What became of each patch, for a terminal and for the repository.
+
+use crate::patch::Patch;
+use onhand_tests::machine;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// What became of one.
+pub struct Outcome {
+    /// The patch's name.
+    pub name: String,
+    /// Which protection was gone.
+    pub takes_out: String,
+    /// Who had to notice.
+    pub noticers: Vec<String>,
+    /// What it said when it noticed; why not, otherwise.
+    pub result: Result<String, String>,
+    /// How long it took to build and to run.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// For a terminal.
+    pub fn line(&self) -> String {
+        let (word, detail) = match &self.result {
+            Ok(detail) => ("good", detail),
+            Err(detail) => ("BAD", detail),
+        };
+        format!("{word}: {} ({}): {detail}, {} s", self.name, self.takes_out, self.took.as_secs())
+    }
+
+    fn row(&self, commit: &str) -> String {
+        let (word, detail) = match &self.result {
+            Ok(detail) => ("noticed", detail),
+            Err(detail) => ("NOT NOTICED", detail),
+        };
+        let noticers: Vec<String> = self.noticers.iter().map(|noticer| format!("`{noticer}`")).collect();
+        let (takes_out, noticers, detail) = (cell(&self.takes_out), noticers.join(", "), cell(detail));
+        format!("| {} | {takes_out} | {noticers} | {word} | {detail} | {commit} |", self.name)
+    }
+}
+
+const HEAD: &str = "# What happens without each protection
+
+Written by `cargo sabotage --report`: each protection was taken out of agent or hub by its patch in `tests/sabotage/`, and those who
+have to notice, each of them, were run against that. A row stays until its patch is run again.
+
+| patch | takes out | who has to notice | result | what it said | commit |
+|---|---|---|---|---|---|
+";
+
+/// Writes what became of them to a file; rows of others that are still there stay.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch]) -> std::io::Result<()> {
+    let before = std::fs::read_to_string(file).unwrap_or_default();
+    let commit = machine::commit();
+    let done = outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.row(&commit)));
+    std::fs::write(file, merged(&before, done, all.iter().map(|patch| patch.name.as_str())))
+}
+
+fn merged<'a>(
+    before: &'a str,
+    done: impl Iterator<Item = (&'a str, String)>,
+    all: impl Iterator<Item = &'a str>,
+) -> String {
+    let name = |row: &str| row.strip_prefix("| ")?.split_once(" | ").map(|(name, _)| name.to_owned());
+    let mut rows: BTreeMap<_, _> = before.lines().filter_map(|row| Some((name(row)?, row.to_owned()))).collect();
+    rows.extend(done.map(|(name, row)| (name.to_owned(), row)));
+    all.filter_map(|name| rows.get(name)).fold(HEAD.to_owned(), |mut text, row| {
+        writeln!(text, "{row}").expect("as any text");
+        text
+    })
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// Of what a test or a chaos run said, what it failed of: one line.
+pub fn reason(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let panic = lines.iter().position(|line| line.contains("panicked at "));
+    // A panic's message stands below the place of it; a chaos run says "seed N: …".
+    let found = match panic {
+        Some(at) => lines[at + 1..].iter().take(3).take_while(|line| !line.starts_with("note: ")).copied().collect(),
+        None => lines.iter().find(|line| line.starts_with("seed ")).map_or_else(Vec::new, |line| vec![*line]),
+    };
+    let text: Vec<&str> = found.iter().flat_map(|line| line.split_whitespace()).map(nameless).collect();
+    text.join(" ").chars().take(240).collect()
+}
+
+/// A word; of a path, its last part: where a test lay is nobody's business.
+fn nameless(word: &str) -> &str {
+    let path = word.trim_start_matches(['"', '(', '`']).starts_with('/');
+    if path { word.rsplit('/').next().unwrap_or(word) } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_panics_message_or_the_first_seed_that_failed() {
+        let said =
+            "running 1 test\nthread 'x' (7) panicked at tests/a.rs:3:5:\nrow 7 of /tmp/x/lake is\ndoubled\nnote: run\n";
+        assert_eq!(reason(said), "row 7 of lake is doubled");
+        assert_eq!(reason("runs and their logs: x\nseed 3: 2 lines missing\nseed 4: none"), "seed 3: 2 lines missing");
+        assert_eq!(reason("error: cannot bind"), "");
+    }
+
+    #[test]
+    fn a_row_stays_until_its_patch_is_run_again_or_is_gone() {
+        let row = |name: &str, word: &str| (name.to_owned(), format!("| {name} | {word} |"));
+        let write = |before: &str, done: &[(String, String)], all: &[&str]| {
+            let done = done.iter().map(|(name, row)| (name.as_str(), row.clone()));
+            merged(&before.to_owned(), done.collect::<Vec<_>>().into_iter(), all.iter().copied())
+        };
+        let first = write("", &[row("a", "old"), row("b", "old"), row("c", "old")], &["a", "b", "c"]);
+        let then = write(&first, &[row("b", "new")], &["a", "b"]);
+        assert_eq!(then, format!("{HEAD}| a | old |\n| b | new |\n"));
+    }
+}
