@@ -34,3 +34,24 @@ fn a_hub_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     assert!(hub.terminate().success(), "{}", hub.log_tail());
     judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
 }
+
+#[test]
+fn a_hub_that_dies_before_gold_while_silver_is_merged_starts_from_what_gold_reflects() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    // All of one day: its files are merged again and again.
+    let selling = Till::in_order(1, 2).sell_on(&agent, 200);
+    for gold_commits in [6, 9, 7, 11, 8, 10, 6, 12] {
+        hub.kill();
+        hub.set_environment("ONHAND_FAILPOINTS", Some(format!("cycle/latest=kill@{gold_commits}")));
+        hub.start_process();
+        hub.wait();
+        hub.set_environment("ONHAND_FAILPOINTS", None);
+        hub.restart();
+    }
+    let till = selling.stop();
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
