@@ -82,6 +82,7 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     onhand_common::telemetry::init("info,actix_server=warn");
+    crate::caught_panics::leave_out_of_the_log();
     if let Err(error) = onhand_common::failpoint::arm_from_environment() {
         eprintln!("error: {error}");
         return ExitCode::from(WRONG_USE);

@@ -1,6 +1,7 @@
 //! The cloud side of onhand: gateway, actors, lake, API.
 
 pub mod actors;
+mod caught_panics;
 pub mod cli;
 pub mod config;
 pub mod count_files;

@@ -11,6 +11,7 @@
 //! cannot be read at all is tried again.
 
 mod folder;
+mod pace;
 
 pub use folder::Folder;
 
@@ -26,16 +27,13 @@ use hashbrown::HashSet;
 use onhand_common::accelerator::read_counts;
 use onhand_common::frame::{MAX_BYTES, MAX_EVENTS};
 use onhand_common::{Count, Event, Failpoint, Seq, Timestamp};
+use pace::Pace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Shortest time between two looks into the folder.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// A look may take up to one in so many parts of the time: listing a million objects is work, and costs money.
-const PAUSE_PER_LOOK: u32 = 20;
 /// Files that one look finds; there may be more, which the next one finds.
 const FILES_PER_LOOK: usize = 50_000;
 /// Most files in a batch.
@@ -121,7 +119,7 @@ impl CountFiles {
                 ended = self.load_in(life, passed) => {
                     if let Err(error) = ended && !over.is_over() {
                         tracing::warn!("count files: {error:#}; looking again later");
-                        tokio::time::sleep(INTERVAL).await;
+                        tokio::time::sleep(pace::INTERVAL).await;
                     }
                 }
                 _ = over.over_and_why() => {}
@@ -141,6 +139,7 @@ impl CountFiles {
             around: self,
             life,
         };
+        let mut pace = Pace::default();
         loop {
             let started = Instant::now();
             let NewFiles { files, more, strange, waited } =
@@ -152,7 +151,7 @@ impl CountFiles {
                     "count files: this name and perhaps others say nothing; taken are inventory_snapshot_*.txt, .csv and inventory_snapshot_STORE_TIME"
                 );
             }
-            // A wait is no work: a file that was just written would put the next look off by twenty times as long.
+            // A wait is no work.
             let looked = started.elapsed().saturating_sub(waited);
             let mut progress = false;
             for batch in batches(files) {
@@ -162,7 +161,7 @@ impl CountFiles {
             ensure!(!more || progress, "{FILES_PER_LOOK} files cannot be read");
             if !more {
                 passed.send_modify(|passes| *passes += 1);
-                tokio::time::sleep((looked * PAUSE_PER_LOOK).max(INTERVAL)).await;
+                tokio::time::sleep(pace.pause_after(looked)).await;
             }
         }
     }

@@ -100,6 +100,7 @@ fn a_hub_whose_lake_is_full_acknowledges_nothing_and_goes_on_when_there_is_room(
     }
     settle(&hub, &[&agent]);
     assert!(hub.terminate().success(), "{}", hub.log_tail());
+    assert!(!hub.log().contains("panicked"), "a full disk is no fault of the program\n{}", hub.log());
     let copy = sandbox.path("copy");
     onhand_tests::sandbox::copy_folder(&sandbox.lake(), &copy);
     judge(&copy, &Verdict::of(&till.ledger, sandbox.path("lines.csv")));

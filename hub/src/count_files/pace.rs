@@ -1,0 +1,50 @@
+//! How often the folder is looked at.
+
+use std::time::Duration;
+
+/// Shortest time between two looks.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+/// Longest.
+const LONGEST: Duration = Duration::from_mins(10);
+/// Looks may take up to one in so many parts of the time: listing a million objects is work, and costs money.
+const PAUSE_PER_LOOK: u32 = 20;
+
+/// Knows how long looks take.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How long the last look took.
+    before: Duration,
+}
+
+impl Pace {
+    /// How long to wait after a look that took so long.
+    ///
+    /// The shorter one of the last two counts: a large folder makes each look long, and a process or a storage that stood still
+    /// only one.
+    pub(super) fn pause_after(&mut self, looked: Duration) -> Duration {
+        let usual = std::mem::replace(&mut self.before, looked).min(looked);
+        usual.saturating_mul(PAUSE_PER_LOOK).clamp(INTERVAL, LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses<const N: usize>(looks: [u64; N]) -> [u64; N] {
+        let mut pace = Pace::default();
+        looks.map(|seconds| pace.pause_after(Duration::from_secs(seconds)).as_secs())
+    }
+
+    #[test]
+    fn a_large_folder_is_looked_at_less_often() {
+        assert_eq!(pauses([2, 2, 2, 1, 0, 0]), [5, 40, 40, 20, 5, 5]);
+        assert_eq!(pauses([3_600, 3_600])[1], 600);
+    }
+
+    /// Found by `cargo chaos --seed 54`: a hub that was stopped for 2.6 s in a look did not look again for 53 s.
+    #[test]
+    fn one_look_that_took_long_puts_nothing_off() {
+        assert_eq!(pauses([0, 3_600, 0, 0]), [5; 4]);
+    }
+}
