@@ -30,7 +30,7 @@ use onhand_common::{Count, Event, Failpoint, Seq, Timestamp};
 use pace::Pace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
