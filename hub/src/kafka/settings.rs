@@ -7,13 +7,17 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
-use std::time::Duration;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::time::{Duration, Instant};
 
 /// How long a topic that is made here keeps what nobody read, in milliseconds: 14 days.
 const RETENTION: &str = "1209600000";
 /// Longest wait for an answer about the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a cluster that does not answer is waited for at the start: after a power cut everything starts at once.
+const STARTING: Duration = Duration::from_mins(1);
+/// Pause between two questions then.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the cluster says of a topic.
 struct TopicShape {
@@ -42,9 +46,9 @@ impl KafkaSettings {
     /// How many partitions the topic between gateways and processors has; it is made if it is not there.
     ///
     /// # Errors
-    /// If the cluster does not answer, or does not let us make the topic.
+    /// If the cluster does not answer for a minute, or does not let us make the topic.
     pub async fn ensure_topic(&self) -> Result<i32> {
-        if let Some(topic) = self.look(&self.topic).await? {
+        if let Some(topic) = self.look_at_the_start().await? {
             if topic.replicas < 2 {
                 tracing::warn!(
                     topic = self.topic,
@@ -73,6 +77,19 @@ impl KafkaSettings {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         anyhow::bail!("the topic {} was made, but is not there", self.topic)
+    }
+
+    async fn look_at_the_start(&self) -> Result<Option<TopicShape>> {
+        let began = Instant::now();
+        loop {
+            match self.look(&self.topic).await {
+                Err(error) if is_away(&error) && began.elapsed() < STARTING => {
+                    tracing::warn!("Kafka is not there (yet): {error:#}; asking again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                found => return found,
+            }
+        }
     }
 
     /// How many partitions a topic has; `None` if there is no such topic.
@@ -104,4 +121,13 @@ impl KafkaSettings {
         };
         tokio::task::spawn_blocking(look).await?
     }
+}
+
+/// Whether nobody answered, which may be different a moment later.
+fn is_away(error: &anyhow::Error) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(
+        error.downcast_ref(),
+        Some(KafkaError::MetadataFetch(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
+    )
 }

@@ -90,3 +90,26 @@ fn a_processor_that_stops_while_kafka_stands_still_ends_all_the_same() {
     let till = selling.stop();
     cloud.end(&Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
+
+#[test]
+fn parts_that_start_before_kafka_does_wait_for_it() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
+    let selling = Till::new(1, 11).sell_on(&cloud.agents[0], 60);
+    std::thread::sleep(Duration::from_secs(2));
+    cloud.kafka.kill();
+    for part in cloud.gateways.iter_mut().chain(&mut cloud.processors) {
+        part.kill();
+        part.start_process();
+    }
+    // Longer than one question takes.
+    std::thread::sleep(Duration::from_secs(12));
+    for part in cloud.gateways.iter_mut().chain(&mut cloud.processors) {
+        assert!(part.runs(), "{}", part.log_tail());
+    }
+    cloud.kafka.restart();
+    cloud.wait_for_shares(8.);
+    let till = selling.stop();
+    cloud.end(&Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}

@@ -234,8 +234,10 @@ impl Wards {
                 Some("its disk was bad")
             }
             _ if intruded && printed.contains("another hub has taken this lake over") => Some("it was taken over"),
-            // Before it listens to signals, SIGTERM just ends it.
-            _ if stopping.is_some() && (status.success() || status.signal() == Some(SIGTERM)) => {
+            // Before it listens to signals, SIGTERM just ends it; a JVM says so by its exit status.
+            _ if stopping.is_some()
+                && (status.success() || status.signal() == Some(SIGTERM) || status.code() == Some(128 + SIGTERM)) =>
+            {
                 pause = stopping.map_or(pause, |(_, down)| down);
                 Some("it was asked to")
             }

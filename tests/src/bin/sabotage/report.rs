@@ -84,10 +84,17 @@ fn cell(text: &str) -> String {
 pub fn reason(said: &str) -> String {
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
     let panic = lines.iter().position(|line| line.contains("panicked at "));
-    // A panic's message stands below the place of it; a chaos run says "seed N: …".
-    let found = match panic {
-        Some(at) => lines[at + 1..].iter().take(3).take_while(|line| !line.starts_with("note: ")).copied().collect(),
-        None => lines.iter().find(|line| line.starts_with("seed ")).map_or_else(Vec::new, |line| vec![*line]),
+    // The judge's verdict says more than who called it; a panic's message stands below its place; a chaos run says "seed N: …".
+    let verdict = lines.iter().find(|line| line.starts_with("DIFFERS: "));
+    let found: Vec<&str> = match (verdict, panic) {
+        (Some(verdict), _) => vec![*verdict],
+        (None, Some(at)) => lines[at + 1..]
+            .iter()
+            .take(3)
+            .take_while(|line| !line.starts_with("note: ") && *line != &"stack backtrace:")
+            .copied()
+            .collect(),
+        (None, None) => lines.iter().filter(|line| line.starts_with("seed ")).take(1).copied().collect(),
     };
     let text: Vec<&str> = found.iter().flat_map(|line| line.split_whitespace()).map(nameless).collect();
     text.join(" ").chars().take(240).collect()
@@ -108,6 +115,7 @@ mod tests {
         let said =
             "running 1 test\nthread 'x' (7) panicked at tests/a.rs:3:5:\nrow 7 of /tmp/x/lake is\ndoubled\nnote: run\n";
         assert_eq!(reason(said), "row 7 of lake is doubled");
+        assert_eq!(reason("panicked at x:1:\npython judge.py\nDIFFERS: 3 rows"), "DIFFERS: 3 rows");
         assert_eq!(reason("runs and their logs: x\nseed 3: 2 lines missing\nseed 4: none"), "seed 3: 2 lines missing");
         assert_eq!(reason("error: cannot bind"), "");
     }
