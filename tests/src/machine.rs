@@ -24,6 +24,11 @@ pub fn commit() -> String {
     command("git", &["rev-parse", "--short", "HEAD"])
 }
 
+/// Whether anything differs from that.
+pub fn has_changes() -> bool {
+    command("git", &["status", "--porcelain", "--untracked-files=no"]) != "unknown"
+}
+
 fn command(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();

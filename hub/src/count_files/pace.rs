@@ -4,9 +4,10 @@ use std::time::Duration;
 
 /// Shortest time between two looks.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
-/// Longest.
+/// Longest time between two looks, however long they take.
 const LONGEST: Duration = Duration::from_mins(10);
-/// Looks may take up to one in so many parts of the time: listing a million objects is work, and costs money.
+/// Looks take up to one in so many parts of the time, if that puts none off by more than [`LONGEST`]: listing a million objects is
+/// work, and costs money.
 const PAUSE_PER_LOOK: u32 = 20;
 
 /// Knows how long looks take.

@@ -125,7 +125,10 @@ impl Processor {
     /// # Errors
     /// If Kafka does not answer at the start, a setting of its client is wrong, or the client gives up.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let count = self.settings.ensure_topic().await?;
+        let count = tokio::select! {
+            count = self.settings.ensure_topic() => count?,
+            () = stop.cancelled() => return Ok(()),
+        };
         let stats = &self.around.stats;
         let (owned, mut assigned) = watch::channel(BTreeSet::new());
         let group = self.settings.group.as_str();

@@ -48,7 +48,23 @@ impl KafkaSettings {
     /// # Errors
     /// If the cluster does not answer for a minute, or does not let us make the topic.
     pub async fn ensure_topic(&self) -> Result<i32> {
-        if let Some(topic) = self.look_at_the_start().await? {
+        let began = Instant::now();
+        loop {
+            match self.find_or_make_topic().await {
+                Err(error) if is_away(&error) && began.elapsed() < STARTING => {
+                    tracing::warn!(
+                        "Kafka does not answer yet (if this goes on, look at kafka and kafka_set, login and TLS too): \
+                         {error:#}; asking again"
+                    );
+                    tokio::time::sleep(PAUSE).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    async fn find_or_make_topic(&self) -> Result<i32> {
+        if let Some(topic) = self.look(&self.topic).await? {
             if topic.replicas < 2 {
                 tracing::warn!(
                     topic = self.topic,
@@ -67,7 +83,9 @@ impl KafkaSettings {
             match outcome {
                 // Another gateway or processor may have been faster.
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => anyhow::bail!("make the topic {topic}: {code}"),
+                Err((topic, code)) => {
+                    return Err(KafkaError::AdminOp(code)).with_context(|| format!("make the topic {topic}"));
+                }
             }
         }
         for _ in 0..50 {
@@ -77,19 +95,6 @@ impl KafkaSettings {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         anyhow::bail!("the topic {} was made, but is not there", self.topic)
-    }
-
-    async fn look_at_the_start(&self) -> Result<Option<TopicShape>> {
-        let began = Instant::now();
-        loop {
-            match self.look(&self.topic).await {
-                Err(error) if is_away(&error) && began.elapsed() < STARTING => {
-                    tracing::warn!("Kafka is not there (yet): {error:#}; asking again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                found => return found,
-            }
-        }
     }
 
     /// How many partitions a topic has; `None` if there is no such topic.
@@ -111,7 +116,10 @@ impl KafkaSettings {
             let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
             match found.error().map(RDKafkaErrorCode::from) {
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Ok(None),
-                Some(error) => anyhow::bail!("the topic {topic} cannot be used: {error}"),
+                Some(error) => {
+                    return Err(KafkaError::MetadataFetch(error))
+                        .with_context(|| format!("the topic {topic} cannot be used"));
+                }
                 None => {}
             }
             let partitions = i32::try_from(found.partitions().len()).context("a topic has fewer partitions")?;
@@ -123,11 +131,24 @@ impl KafkaSettings {
     }
 }
 
-/// Whether nobody answered, which may be different a moment later.
+/// Whether nobody answered, or a cluster that is only half up, which may be different a moment later.
 fn is_away(error: &anyhow::Error) -> bool {
-    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    use RDKafkaErrorCode::{
+        AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, InvalidReplicationFactor, LeaderNotAvailable,
+        NotController, OperationTimedOut, RequestTimedOut,
+    };
+    let code = error.downcast_ref().and_then(KafkaError::rdkafka_error_code);
     matches!(
-        error.downcast_ref(),
-        Some(KafkaError::MetadataFetch(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
+        code,
+        Some(
+            AllBrokersDown
+                | BrokerNotAvailable
+                | BrokerTransportFailure
+                | InvalidReplicationFactor
+                | LeaderNotAvailable
+                | NotController
+                | OperationTimedOut
+                | RequestTimedOut
+        )
     )
 }

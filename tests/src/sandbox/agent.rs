@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// An agent of some stores, and a [`Program`].
 pub struct Agent {
@@ -95,6 +96,18 @@ impl Agent {
     /// What it says of itself; null if it does not answer.
     pub fn status(&self) -> Value {
         get_json(&self.url("/v1/status")).unwrap_or_default()
+    }
+
+    /// Whether it ends, or says that it is in trouble, within this time.
+    pub fn is_in_trouble_within(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if !self.runs() || !self.status()["trouble"].is_null() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
     }
 
     /// Events that wait for the hub; `None` if it does not answer.

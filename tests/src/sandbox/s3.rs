@@ -32,7 +32,7 @@ impl S3 {
         s3
     }
 
-    /// Writes the configuration, with the secret key of who is let in.
+    /// Writes the configuration, with the secret key of whoever is let in.
     fn let_in(&self, secret: &str) {
         let config = format!(
             "s3proxy.endpoint=http://127.0.0.1:{}\n\
@@ -49,14 +49,16 @@ impl S3 {
 
     /// Starts it again with other keys than those that [`S3::environment`] has: nobody is let in.
     pub fn refuse_keys(&mut self) {
-        self.let_in("another secret");
-        self.kill();
-        self.restart();
+        self.restart_for("another secret");
     }
 
-    /// Takes [`S3::refuse_keys`] back.
-    pub fn take_keys(&mut self) {
-        self.let_in(SECRET_KEY);
+    /// Takes the keys of [`S3::environment`] again.
+    pub fn let_in_again(&mut self) {
+        self.restart_for(SECRET_KEY);
+    }
+
+    fn restart_for(&mut self, secret: &str) {
+        self.let_in(secret);
         self.kill();
         self.restart();
     }

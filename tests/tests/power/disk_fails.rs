@@ -5,7 +5,7 @@ use crate::draw::draw;
 use onhand_tests::sandbox::{FaultyDisk, HubOptions, settle, wait_until};
 use onhand_tests::{Agent, Hub, Ledger, Sandbox, Till, Verdict, judge};
 use rand::Rng;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn an_agent_whose_disk_fails_ends_and_has_everything_when_it_starts_again() {
@@ -24,7 +24,7 @@ fn an_agent_whose_disk_fails_ends_and_has_everything_when_it_starts_again() {
         }
         wait_until("the fault came", || agent.log_tail(), || !disk.has_faults());
         // A write may have been one of the duplicate memory, which the agent can do without: then it goes on.
-        if round % 2 == 1 || is_in_trouble_soon(&mut agent) {
+        if round % 2 == 1 || agent.is_in_trouble_within(Duration::from_secs(3)) {
             let status = agent.wait();
             assert!(!status.success(), "it ended as if nothing were\n{}", agent.log_tail());
         } else {
@@ -45,16 +45,4 @@ fn an_agent_whose_disk_fails_ends_and_has_everything_when_it_starts_again() {
     }
     settle(&hub, &[&agent]);
     judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
-}
-
-/// Whether the agent has ended, or says that it will, within some seconds.
-fn is_in_trouble_soon(agent: &mut Agent) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(3) {
-        if !agent.runs() || !agent.status()["trouble"].is_null() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    false
 }

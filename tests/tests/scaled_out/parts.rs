@@ -2,6 +2,7 @@
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
+use onhand_tests::sandbox::wait_until;
 use onhand_tests::{Ledger, Sandbox, Till, Verdict};
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ fn a_processor_that_stops_while_kafka_stands_still_ends_all_the_same() {
     let lake = LakeAt::folder(&sandbox);
     let mut cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
     let selling = Till::new(1, 10).sell_on(&cloud.agents[0], 60);
-    std::thread::sleep(Duration::from_secs(3));
+    cloud.wait_for_shares(8.);
     cloud.kafka.freeze();
     // It waits for the group, and not for ever: a wait has a bound.
     let ended = cloud.processors[0].terminate();
@@ -103,13 +104,27 @@ fn parts_that_start_before_kafka_does_wait_for_it() {
         part.kill();
         part.start_process();
     }
-    // Longer than one question takes.
-    std::thread::sleep(Duration::from_secs(12));
-    for part in cloud.gateways.iter_mut().chain(&mut cloud.processors) {
-        assert!(part.runs(), "{}", part.log_tail());
+    for part in cloud.gateways.iter().chain(&cloud.processors) {
+        let asks = || part.log_of_this_life().contains("Kafka does not answer yet");
+        wait_until("it asks again", || part.log_tail(), asks);
     }
     cloud.kafka.restart();
     cloud.wait_for_shares(8.);
     let till = selling.stop();
     cloud.end(&Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
+
+#[test]
+fn a_processor_that_waits_for_kafka_stops_when_it_is_asked_to() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::without_agents(&lake, &sandbox, &[], 1, &[]);
+    cloud.kafka.kill();
+    let processor = &mut cloud.processors[0];
+    processor.kill();
+    processor.restart();
+    let asks = || processor.log_of_this_life().contains("Kafka does not answer yet");
+    wait_until("it asks again", || processor.log_tail(), asks);
+    let ended = processor.terminate();
+    assert!(ended.success(), "{ended}\n{}", processor.log_tail());
 }

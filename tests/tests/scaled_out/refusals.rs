@@ -42,7 +42,7 @@ fn wrong_credentials_and_buckets_are_said_in_words() {
 }
 
 #[test]
-fn credentials_that_run_out_are_said_and_commits_are_tried_until_others_are_let_in() {
+fn credentials_that_run_out_are_said_and_commits_are_tried_until_they_are_good_again() {
     let sandbox = Sandbox::new();
     let mut s3 = S3::start(&sandbox);
     s3.create_bucket("retail");
@@ -56,7 +56,7 @@ fn credentials_that_run_out_are_said_and_commits_are_tried_until_others_are_let_
     wait_until("it says so", || hub.log_tail(), said);
     let waiting = || agent.backlog().is_some_and(|events| events > 20);
     wait_until("events wait in the agent", || hub.log_tail(), waiting);
-    s3.take_keys();
+    s3.let_in_again();
     let till = selling.stop();
     settle(&hub, &[&agent]);
     assert!(hub.terminate().success(), "{}", hub.log_tail());

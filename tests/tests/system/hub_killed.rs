@@ -1,8 +1,11 @@
 //! `kill -9` of the hub, as often as one likes: in the end silver holds every accepted line once, and gold equals the rule.
 
-use onhand_tests::sandbox::{HubOptions, settle};
+use onhand_tests::sandbox::{HubOptions, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
+
+const SIGKILL: i32 = 9;
 
 #[test]
 fn a_hub_that_is_killed_again_and_again_loses_and_doubles_nothing() {
@@ -46,7 +49,8 @@ fn a_hub_that_dies_before_gold_while_silver_is_merged_starts_from_what_gold_refl
         hub.kill();
         hub.set_environment("ONHAND_FAILPOINTS", Some(format!("cycle/latest=kill@{gold_commits}")));
         hub.start_process();
-        hub.wait();
+        wait_until("it has died", || hub.log_tail(), || !hub.runs());
+        assert_eq!(hub.ended().and_then(|status| status.signal()), Some(SIGKILL), "{}", hub.log_tail());
         hub.set_environment("ONHAND_FAILPOINTS", None);
         hub.restart();
     }

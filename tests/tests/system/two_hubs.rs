@@ -1,4 +1,4 @@
-//! Two hubs on one lake, by mistake or since one stood still: one ends and says why, and the lake stays right.
+//! Two hubs on one lake, by mistake or because one stood still: one ends and says why, and the lake stays right.
 
 use onhand_tests::sandbox::{HubOptions, binary, run, settle};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
@@ -14,7 +14,7 @@ fn of_two_hubs_on_one_lake_the_former_ends_and_says_so() {
     for _ in 0..2 {
         std::thread::sleep(Duration::from_secs(1));
         take_over(&sandbox);
-        ended_since_another_took_over(&mut hub);
+        expect_end_by_takeover(&mut hub);
         hub.restart();
     }
     let till = selling.stop();
@@ -33,7 +33,7 @@ fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
         hub.freeze();
         take_over(&sandbox);
         hub.thaw();
-        ended_since_another_took_over(&mut hub);
+        expect_end_by_takeover(&mut hub);
         hub.restart();
     }
     let till = selling.stop();
@@ -48,7 +48,7 @@ fn take_over(sandbox: &Sandbox) {
     run(second.args(["--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"])).expect_success();
 }
 
-fn ended_since_another_took_over(hub: &mut Hub) {
+fn expect_end_by_takeover(hub: &mut Hub) {
     assert_eq!(hub.wait().code(), Some(3), "{}", hub.log_tail());
     assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
 }

@@ -19,7 +19,7 @@ use tree::Tree;
 
 /// Takes protections out of agent and hub, one at a time, and expects the tests to notice.
 #[derive(Debug, Parser)]
-#[command(name = "cargo sabotage", no_binary_name = false)]
+#[command(name = "cargo sabotage")]
 struct Options {
     /// Just this one of tests/sabotage, without .patch (repeatable) [default: all]
     #[arg(long, value_name = "NAME")]
@@ -64,7 +64,10 @@ fn run(options: &Options) -> Result<usize, String> {
     }
     let release = onhand_tests::sandbox::target_folder();
     let folder = release.parent().expect("target/release lies in target").join("sabotage");
-    let tree = Tree::new(root, folder, &release)?;
+    let tree = Tree::new(root, folder);
+    if !options.check {
+        tree.prepare(&release)?;
+    }
     let bar = ProgressBar::new(chosen.len() as u64);
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
@@ -94,45 +97,57 @@ fn run(options: &Options) -> Result<usize, String> {
 /// Builds agent and hub without the protection, and has the noticers run against them; returns what those said.
 fn sabotage(tree: &Tree, release: &Path, patch: &Patch) -> Result<String, String> {
     tree.with(patch)?;
-    let binaries = tree.build(&patch.name)?;
+    let folder = tree.folder_of(&patch.name)?;
+    if patch.noticers.iter().any(|noticer| !matches!(noticer, Noticer::Linked { .. })) {
+        tree.build(&folder)?;
+    }
     let said = patch.noticers.iter().enumerate().map(|(number, noticer)| {
-        let log = binaries.join(format!("noticer-{}.log", number + 1));
-        let said = notice(tree, noticer, release, &binaries, &log)?;
-        said.ok_or_else(|| format!("{noticer} passed"))
+        let log = folder.join(format!("noticer-{}.log", number + 1));
+        notice(tree, noticer, release, &folder, &log)
     });
     let said: Result<Vec<String>, String> = said.collect();
-    tree.remove_binaries(&patch.name);
+    tree.remove_binaries(&folder);
     Ok(said?.join("; "))
 }
 
-/// What a noticer says when it fails, as it should; nothing if it passes.
-fn notice(
-    tree: &Tree,
-    noticer: &Noticer,
-    release: &Path,
-    binaries: &Path,
-    log: &Path,
-) -> Result<Option<String>, String> {
+/// Runs a noticer; returns what it says when it fails, as it should.
+fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, log: &Path) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("run {noticer}: {error}");
-    let (program, arguments) = match noticer {
-        Noticer::Chaos(arguments) => (release.join("chaos"), arguments.clone()),
-        Noticer::Test { program, name } => (tree.test_program(program)?, only(name)),
-        Noticer::Linked { of, name } => (tree.spoilt_test_program(of)?, only(name)),
+    let mut command = match noticer {
+        Noticer::Chaos(arguments) => {
+            let mut command = Command::new(release.join("chaos"));
+            command.args(arguments);
+            command
+        }
+        Noticer::Test { program, name } => only(&tree.test_program(program)?, name),
+        Noticer::Linked { of, name } => {
+            let (program, folder) = tree.spoilt_test_program(of)?;
+            let mut command = only(&program, name);
+            command.current_dir(folder);
+            command
+        }
     };
     let output = std::fs::File::create(log).map_err(cannot)?;
     let errors = output.try_clone().map_err(cannot)?;
-    let mut command = Command::new(program);
-    command.args(arguments).env("ONHAND_BINARIES", binaries);
-    let status = command.stdin(Stdio::null()).stdout(output).stderr(errors).status().map_err(cannot)?;
+    command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
+    let status = command.status().map_err(cannot)?;
     let said = std::fs::read(log).map_err(cannot)?;
     let said = String::from_utf8_lossy(&said);
+    let reason = report::reason(&said);
     if said.contains("running 0 tests") {
-        return Err(format!("there is no test {noticer}"));
+        Err(format!("there is no test {noticer}"))
+    } else if status.success() {
+        Err(format!("{noticer} passed"))
+    } else if reason.is_empty() {
+        Err(format!("{noticer} ended with {status} and gave no reason"))
+    } else {
+        Ok(reason)
     }
-    Ok((!status.success()).then(|| report::reason(&said)))
 }
 
-/// The arguments that have a test program run one test.
-fn only(name: &str) -> Vec<String> {
-    [name, "--exact", "--nocapture"].map(str::to_owned).into()
+/// The command that has a test program run one test.
+fn only(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args([name, "--exact", "--nocapture"]);
+    command
 }

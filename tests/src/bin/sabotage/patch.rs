@@ -78,7 +78,7 @@ fn noticer(text: &str) -> Result<Noticer, String> {
         ["test", program, name] => Ok(Noticer::Test { program: program.to_owned(), name: name.to_owned() }),
         ["linked", of, name] => Ok(Noticer::Linked { of: of.to_owned(), name: name.to_owned() }),
         _ => Err(format!(
-            "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|PROGRAM NAME\""
+            "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|rule NAME\""
         )),
     }
 }

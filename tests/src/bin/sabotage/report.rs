@@ -36,16 +36,17 @@ impl Outcome {
             Ok(detail) => ("noticed", detail),
             Err(detail) => ("NOT NOTICED", detail),
         };
+        let detail = in_a_line(detail);
         let noticers: Vec<String> = self.noticers.iter().map(|noticer| format!("`{noticer}`")).collect();
-        let (takes_out, noticers, detail) = (cell(&self.takes_out), noticers.join(", "), cell(detail));
+        let (takes_out, noticers, detail) = (cell(&self.takes_out), noticers.join(", "), cell(&detail));
         format!("| {} | {takes_out} | {noticers} | {word} | {detail} | {commit} |", self.name)
     }
 }
 
 const HEAD: &str = "# What happens without each protection
 
-Written by `cargo sabotage --report`: each protection was taken out of agent or hub by its patch in `tests/sabotage/`, and those who
-have to notice, each of them, were run against that. A row stays until its patch is run again.
+Written by `cargo sabotage --report`: each protection was taken out of agent or hub by its patch in `tests/sabotage/`, and those
+who have to notice, each of them, were run against that. A row stays until its patch is run again.
 
 | patch | takes out | who has to notice | result | what it said | commit |
 |---|---|---|---|---|---|
@@ -57,7 +58,7 @@ have to notice, each of them, were run against that. A row stays until its patch
 /// If the file cannot be written.
 pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch]) -> std::io::Result<()> {
     let before = std::fs::read_to_string(file).unwrap_or_default();
-    let commit = machine::commit();
+    let commit = machine::commit() + if machine::has_changes() { "+" } else { "" };
     let done = outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.row(&commit)));
     std::fs::write(file, merged(&before, done, all.iter().map(|patch| patch.name.as_str())))
 }
@@ -96,14 +97,20 @@ pub fn reason(said: &str) -> String {
             .collect(),
         (None, None) => lines.iter().filter(|line| line.starts_with("seed ")).take(1).copied().collect(),
     };
-    let text: Vec<&str> = found.iter().flat_map(|line| line.split_whitespace()).map(nameless).collect();
-    text.join(" ").chars().take(240).collect()
+    in_a_line(&found.join(" "))
 }
 
-/// A word; of a path, its last part: where a test lay is nobody's business.
+/// A line of bounded length, without where on this machine things lay.
+fn in_a_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().map(nameless).collect();
+    words.join(" ").chars().take(240).collect()
+}
+
+/// A word; of a path of this machine, its last part.
 fn nameless(word: &str) -> &str {
-    let path = word.trim_start_matches(['"', '(', '`']).starts_with('/');
-    if path { word.rsplit('/').next().unwrap_or(word) } else { word }
+    let temporary = std::env::temp_dir();
+    let of_this_machine = word.contains(temporary.to_string_lossy().as_ref()) || word.contains("/target/");
+    if of_this_machine { word.rsplit('/').next().unwrap_or(word) } else { word }
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! A copy of the tree, to be spoilt.
 //!
-//! What the workspace depends on is lent to it from target/release by hard links, so that it is not built again. Its own packages
-//! are built into a target folder of the copy's, since to cargo those of copy and tree are the same; and with less optimisation:
-//! that takes a fraction of the time, and nobody measures a spoilt hub.
+//! What the workspace depends on is lent to it from target/release, so that it is not built again. The workspace's own packages are
+//! built into a target folder of the copy's, since to cargo those of copy and tree are the same; agent and hub with less
+//! optimisation: that takes a fraction of the time, and nobody measures a spoilt hub.
 
 use crate::patch::Patch;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,17 +25,25 @@ const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
 const KEPT: [&str; 3] = ["deps", "build", ".fingerprint"];
 
 impl Tree {
-    /// Of the workspace at `root`, with everything in `folder`; `release` is where cargo has built its dependencies.
+    /// Of the workspace at `root`, with everything in `folder`.
+    pub fn new(root: PathBuf, folder: PathBuf) -> Self {
+        Self { root, folder }
+    }
+
+    /// Builds what the noticers are and run, as the tree has it, and lends the copy what that depends on. `release` is where
+    /// cargo puts it.
     ///
     /// # Errors
-    /// If the dependencies cannot be linked.
-    pub fn new(root: PathBuf, folder: PathBuf, release: &Path) -> Result<Self, String> {
-        let tree = Self { root, folder };
-        let lent = tree.target().join("release");
+    /// If it does not build, or cannot be lent.
+    pub fn prepare(&self, release: &Path) -> Result<(), String> {
+        let mut command = cargo();
+        command.args(["build", "--release", "--workspace", "--bins", "--quiet"]).current_dir(&self.root);
+        run(&mut command)?;
+        let lent = self.target().join("release");
         for kept in KEPT {
-            lend(&release.join(kept), &lent.join(kept)).map_err(|error| format!("link {kept}: {error}"))?;
+            lend(&release.join(kept), &lent.join(kept)).map_err(|error| format!("lend {kept}: {error}"))?;
         }
-        Ok(tree)
+        Ok(())
     }
 
     fn copy(&self) -> PathBuf {
@@ -46,9 +57,12 @@ impl Tree {
     /// Makes the copy what the tree is but for a patch.
     pub fn with(&self, patch: &Patch) -> Result<(), String> {
         let listed = run(Command::new("git").args(["ls-files", "-z"]).current_dir(&self.root))?;
-        for name in listed.split('\0').filter(|name| !name.is_empty()) {
-            self.refresh(name).map_err(|error| format!("copy {name}: {error}"))?;
+        let names: BTreeSet<&Path> = listed.split('\0').filter(|name| !name.is_empty()).map(Path::new).collect();
+        for name in &names {
+            self.refresh(name).map_err(|error| format!("copy {}: {error}", name.display()))?;
         }
+        // What the tree no longer has, and what another patch has made.
+        remove_others(&self.copy(), Path::new(""), &names).map_err(|error| format!("clear the copy: {error}"))?;
         let mut apply = Command::new("git");
         // The copy lies in the tree's own target folder, but is no part of it.
         apply.env("GIT_CEILING_DIRECTORIES", &self.folder).current_dir(self.copy());
@@ -56,26 +70,31 @@ impl Tree {
     }
 
     /// Writes a file where it differs, so that nothing is built again for its time alone.
-    fn refresh(&self, name: &str) -> std::io::Result<()> {
+    fn refresh(&self, name: &Path) -> io::Result<()> {
         let (from, to) = (self.root.join(name), self.copy().join(name));
-        let Ok(content) = std::fs::read(from) else { return Ok(()) };
-        if std::fs::read(&to).is_ok_and(|there| there == content) {
+        let Ok(content) = fs::read(from) else { return Ok(()) };
+        if fs::read(&to).is_ok_and(|there| there == content) {
             return Ok(());
         }
-        std::fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
-        std::fs::write(to, content)
+        fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
+        fs::write(to, content)
     }
 
-    /// Builds agent and hub from the copy; returns the folder in which they are, and nothing else's are.
-    pub fn build(&self, name: &str) -> Result<PathBuf, String> {
+    /// The folder for what a patch leads to.
+    pub fn folder_of(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// Builds agent and hub from the copy, and puts them into a folder.
+    pub fn build(&self, into: &Path) -> Result<(), String> {
         run(self.spoilt(&["build", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name])))?;
-        let binaries = self.folder.join(name);
-        std::fs::create_dir_all(&binaries).map_err(|error| format!("make {}: {error}", binaries.display()))?;
         for built in BUILT {
-            let copied = std::fs::copy(self.target().join("release").join(built), binaries.join(built));
+            let copied = fs::copy(self.target().join("release").join(built), into.join(built));
             copied.map_err(|error| format!("copy {built}: {error}"))?;
         }
-        Ok(binaries)
+        Ok(())
     }
 
     /// cargo, in the copy.
@@ -97,38 +116,82 @@ impl Tree {
         executable(&mut command, name)
     }
 
-    /// A package's unit tests, or a program of tests/tests, linked with what the copy is.
-    pub fn spoilt_test_program(&self, of: &str) -> Result<PathBuf, String> {
+    /// A test program that is linked with what the copy is, and the folder in which cargo would run it: a package's unit tests, or
+    /// `rule` of tests/tests. (The others of tests/tests look for what is installed beside them, and run programs.)
+    pub fn spoilt_test_program(&self, of: &str) -> Result<(PathBuf, PathBuf), String> {
         let mut command = self.spoilt(&["test", "--no-run"]);
-        match SPOILT.contains(&of) {
-            true => command.arg("--lib"),
-            false => command.args(["--test", of]),
+        let folder = match (SPOILT.contains(&of), of) {
+            (true, package) => {
+                command.arg("--lib");
+                package.trim_start_matches("onhand-")
+            }
+            (false, "rule") => {
+                command.args(["--test", "rule"]);
+                "tests"
+            }
+            (false, _) => return Err(format!("nothing of {of} is linked with what is spoilt")),
         };
-        executable(&mut command, &of.replace('-', "_"))
+        let program = executable(&mut command, &of.replace('-', "_"))?;
+        Ok((program, self.copy().join(folder)))
     }
 
-    /// Removes what [`Tree::build`] copied: it is large, and another patch's is another.
-    pub fn remove_binaries(&self, name: &str) {
+    /// Removes what [`Tree::build`] put there: it is large, and each patch has its own.
+    pub fn remove_binaries(&self, from: &Path) {
         for built in BUILT {
-            let _ = std::fs::remove_file(self.folder.join(name).join(built));
+            let _ = fs::remove_file(from.join(built));
         }
     }
 }
 
-/// Links all of a folder that is not of the workspace's own packages into another one, where it is not there yet.
-fn lend(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
+/// Gives another folder what is in a folder and not of the workspace's own packages. What compilers made is linked: they write
+/// anew, never into a file. cargo's own notes are copied with their times, by which it tells what is fresh.
+fn lend(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    let libraries = from.ends_with("deps");
+    for entry in fs::read_dir(from)? {
         let entry = entry?;
-        let (name, there) = (entry.file_name(), to.join(entry.file_name()));
-        let name = name.to_string_lossy();
-        if name.starts_with("onhand") || name.starts_with("libonhand") {
+        let (path, there) = (entry.path(), to.join(entry.file_name()));
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let library = matches!(ending, "rlib" | "rmeta" | "so");
+        // Programs among the libraries are the workspace's own.
+        if name.starts_with("onhand") || name.starts_with("libonhand") || (libraries && !library && ending != "d") {
             continue;
         }
+        if metadata.is_dir() {
+            lend(&path, &there)?;
+            continue;
+        }
+        let same =
+            |other: fs::Metadata| other.len() == metadata.len() && other.modified().ok() == metadata.modified().ok();
+        if fs::metadata(&there).is_ok_and(same) {
+            continue;
+        }
+        let _ = fs::remove_file(&there);
+        if library {
+            fs::hard_link(&path, &there)?;
+        } else {
+            fs::copy(&path, &there)?;
+            fs::File::options().write(true).open(&there)?.set_modified(metadata.modified()?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files below `folder` that are none of `names`, which are relative to `root`.
+fn remove_others(root: &Path, folder: &Path, names: &BTreeSet<&Path>) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let name = folder.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            lend(&entry.path(), &there)?;
-        } else if !there.exists() {
-            std::fs::hard_link(entry.path(), there)?;
+            remove_others(root, &name, names)?;
+        } else if !names.contains(name.as_path()) {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -174,16 +237,33 @@ mod tests {
     #[test]
     fn dependencies_are_lent_and_the_workspaces_own_packages_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-        std::fs::create_dir_all(from.join("serde-1")).unwrap();
-        std::fs::create_dir_all(from.join("onhand-hub-1")).unwrap();
-        std::fs::write(from.join("serde-1/lib"), "serde").unwrap();
-        std::fs::write(from.join("onhand-hub-1/lib"), "hub").unwrap();
-        std::fs::write(from.join("libonhand_hub-1.rlib"), "hub").unwrap();
-        for _ in 0..2 {
-            lend(&from, &to).unwrap();
-            assert_eq!(std::fs::read_to_string(to.join("serde-1/lib")).unwrap(), "serde");
-            assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
+        let (from, to) = (folder.path().join("from/deps"), folder.path().join("to/deps"));
+        fs::create_dir_all(from.join("onhand-hub-1")).unwrap();
+        for (name, content) in
+            [("libserde-1.rlib", "serde"), ("libonhand_hub-1.rlib", "hub"), ("system-1", "a program")]
+        {
+            fs::write(from.join(name), content).unwrap();
         }
+        fs::write(from.join("serde-1.d"), "first").unwrap();
+        for said in ["first", "then"] {
+            fs::write(from.join("serde-1.d"), said).unwrap();
+            lend(&from, &to).unwrap();
+            assert_eq!(fs::read_to_string(to.join("libserde-1.rlib")).unwrap(), "serde");
+            assert_eq!(fs::read_to_string(to.join("serde-1.d")).unwrap(), said);
+            let times = [&from, &to].map(|folder| fs::metadata(folder.join("serde-1.d")).unwrap().modified().unwrap());
+            assert_eq!(times[0], times[1]);
+            assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("src/old")).unwrap();
+        for name in ["src/kept.rs", "src/old/gone.rs"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_others(folder.path(), Path::new(""), &[Path::new("src/kept.rs")].into()).unwrap();
+        assert!(folder.path().join("src/kept.rs").exists() && !folder.path().join("src/old/gone.rs").exists());
     }
 }
