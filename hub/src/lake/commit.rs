@@ -77,7 +77,8 @@ impl Table {
             // Log entries that this handle has not seen may be gone by now, and their numbers look free.
             self.reload(None).await?;
         }
-        if let Some(version) = self.committed_before(&request).await? {
+        let id = Uuid::new_v4();
+        if let Some(version) = self.committed_before(&request, id).await? {
             return Ok(version);
         }
         self.check_live(&request.removes)?;
@@ -85,7 +86,6 @@ impl Table {
         let marks = request.marks.take();
         let carries =
             self.name == TableName::InventoryCurrent && marks.is_none() && !request.metadata.contains_key(REFLECTS_KEY);
-        let id = Uuid::new_v4();
         request.metadata.insert(COMMIT_ID_KEY.to_owned(), Value::String(id.to_string()));
         let (mut failures, mut lost) = (0, 0);
         loop {
@@ -104,7 +104,7 @@ impl Table {
                 Ok(()) if self.is_stale() => {
                     // This process stood still between the look and the write.
                     self.reload(None).await?;
-                    return match self.committed_before(&request).await? {
+                    return match self.committed_before(&request, id).await? {
                         Some(version) => Ok(version),
                         None if request.transactions.is_empty() && self.version >= version => Ok(version),
                         None => {
@@ -152,7 +152,9 @@ impl Table {
         self.commit(CommitRequest::fence(app_ids, version)).await
     }
 
-    async fn committed_before(&mut self, request: &CommitRequest) -> Result<Option<i64>, CommitError> {
+    /// Which version has this request, if one has: by its transactions, whoever wrote them; of a fence, by the id of its commit,
+    /// since another's of the same version is no reason to go on.
+    async fn committed_before(&mut self, request: &CommitRequest, id: Uuid) -> Result<Option<i64>, CommitError> {
         let mut landed = None;
         for (app_id, ours) in &request.guards {
             let found = self.transaction_version(app_id).await?.unwrap_or(*ours);
@@ -164,9 +166,6 @@ impl Table {
             if found < *ours {
                 continue;
             }
-            if request.is_fence() {
-                return Err(CommitError::Fenced { table: self.name, app_id: app_id.clone(), found, ours: *ours });
-            }
             landed = Some((app_id, *ours));
         }
         let Some((app_id, ours)) = landed else { return Ok(None) };
@@ -174,8 +173,14 @@ impl Table {
         for version in (0..=self.version).rev() {
             let Some(actions) = self.read_entry(version).await? else { break };
             if transaction_of(&actions, app_id) == Some(ours) {
+                if request.is_fence() && !has_id(&actions, id) {
+                    break;
+                }
                 return Ok(Some(version));
             }
+        }
+        if request.is_fence() {
+            return Err(CommitError::Fenced { table: self.name, app_id: app_id.clone(), found: ours, ours });
         }
         Ok(Some(self.version))
     }
@@ -237,7 +242,7 @@ impl Table {
                 Verdict::Reload => {
                     self.lost_races += 1;
                     self.reload(None).await?;
-                    if let Some(version) = self.committed_before(request).await? {
+                    if let Some(version) = self.committed_before(request, id).await? {
                         return Ok(Some(version));
                     }
                     self.check_live(&request.removes)?;
@@ -255,11 +260,7 @@ impl Table {
         request: &CommitRequest,
         id: Uuid,
     ) -> Result<Verdict, CommitError> {
-        let id = id.to_string();
-        let ours = actions.iter().any(|action| match action {
-            Action::CommitInfo(info) => info.info.get(COMMIT_ID_KEY).and_then(Value::as_str) == Some(&id),
-            _ => false,
-        });
+        let ours = has_id(actions, id);
         let mut verdict = if ours { Verdict::Ours } else { Verdict::Unrelated };
         for (app_id, ours) in request.guards.iter().filter(|_| !matches!(verdict, Verdict::Ours)) {
             if let Some(found) = transaction_of(actions, app_id).filter(|found| found > ours) {
@@ -345,6 +346,14 @@ impl Table {
     }
 }
 
+fn has_id(actions: &[Action], id: Uuid) -> bool {
+    let id = id.to_string();
+    actions.iter().any(|action| match action {
+        Action::CommitInfo(info) => info.info.get(COMMIT_ID_KEY).and_then(Value::as_str) == Some(&id),
+        _ => false,
+    })
+}
+
 fn transaction_of(actions: &[Action], app_id: &str) -> Option<i64> {
     actions.iter().find_map(|action| match action {
         Action::Txn(txn) if txn.app_id == app_id => Some(txn.version),
@@ -355,6 +364,7 @@ fn transaction_of(actions: &[Action], app_id: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
     use crate::lake::samples::{NEW_YEAR, changes, gold, lake};
     use crate::lake::{Lake, read};
     use futures::TryStreamExt;
@@ -472,6 +482,26 @@ mod tests {
         assert!(matches!(three.commit(request).await, Err(CommitError::Conflict { version: 2, .. })));
         let now = Table::open(&lake, TableName::InventoryCurrent).await.unwrap();
         assert_eq!((now.version(), rows(&now).await), (3, vec![(1, 10, 50), (2, 10, 70), (3, 9, 2)]));
+    }
+
+    /// Found by `cargo chaos --seed 131`: the clock was set back while a hub fenced its lake, which then took its own fence for
+    /// another hub's, and ended.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_fence_that_was_written_while_the_clock_was_set_back_is_ours() {
+        let (_folder, lake) = lake();
+        let mut table = gold_table(&lake).await;
+        table.learned = SystemTime::now() + Duration::from_hours(1);
+        // What `commit` does once its look at the newest version has become old.
+        let id = Uuid::new_v4();
+        let mut fence = CommitRequest::fence(&["p0".to_owned()], 1 << 32);
+        fence.metadata.insert(COMMIT_ID_KEY.to_owned(), Value::String(id.to_string()));
+        let version = table.version() + 1;
+        table.write_entry(version, &table.actions(&fence, version), id).await.unwrap();
+        assert!(table.is_stale());
+        table.reload(None).await.unwrap();
+        assert_eq!(table.committed_before(&fence, id).await.unwrap(), Some(version));
+        let other = table.committed_before(&fence, Uuid::new_v4()).await;
+        assert!(matches!(other, Err(CommitError::Fenced { .. })), "another's fence of the same version: {other:?}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
 //! `kill -9` of the hub, as often as one likes: in the end silver holds every accepted line once, and gold equals the rule.
 
-use onhand_tests::sandbox::{HubOptions, settle, wait_until};
+use onhand_tests::sandbox::{HubOptions, PATIENCE, settle};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SIGKILL: i32 = 9;
 
@@ -49,7 +49,11 @@ fn a_hub_that_dies_before_gold_while_silver_is_merged_starts_from_what_gold_refl
         hub.kill();
         hub.set_environment("ONHAND_FAILPOINTS", Some(format!("cycle/latest=kill@{gold_commits}")));
         hub.start_process();
-        wait_until("it has died", || hub.log_tail(), || !hub.runs());
+        let began = Instant::now();
+        while hub.runs() {
+            assert!(began.elapsed() < PATIENCE, "it does not die\n{}", hub.log_tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         assert_eq!(hub.ended().and_then(|status| status.signal()), Some(SIGKILL), "{}", hub.log_tail());
         hub.set_environment("ONHAND_FAILPOINTS", None);
         hub.restart();
