@@ -364,11 +364,11 @@ fn transaction_of(actions: &[Action], app_id: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
     use crate::lake::samples::{NEW_YEAR, changes, gold, lake};
     use crate::lake::{Lake, read};
     use futures::TryStreamExt;
     use serde_json::json;
+    use std::time::SystemTime;
 
     const DAY: i64 = 86_400_000_000;
 

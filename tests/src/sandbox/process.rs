@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A process that was asked to stop and has not after so long is stuck.
@@ -176,11 +177,25 @@ pub fn free_port() -> u16 {
 }
 
 /// A port for a server that is stopped and started again: the system hands it to nobody in between, as it might one of
-/// [`free_port`] (Linux takes the ports of outgoing connections from 32768 on).
+/// [`free_port`] (Linux takes the ports of outgoing connections from 32768 on), and no other test gets it while this process
+/// lives.
 pub fn lasting_port() -> u16 {
-    let mut tries = (0..1000).map(|_| rand::random_range(20_000..32_000));
-    tries.find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).expect("find a free port")
+    let folder = std::env::temp_dir().join("onhand-test-ports");
+    std::fs::create_dir_all(&folder).expect("make the folder of ports");
+    for _ in 0..1_000 {
+        let port = rand::random_range(20_000..32_000);
+        let file = File::options().create(true).append(true).open(folder.join(port.to_string()));
+        let file = file.expect("open the file that stands for a port");
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+            return port;
+        }
+    }
+    panic!("there is no free port");
 }
+
+/// Locked files, one for each port that [`lasting_port`] gave.
+static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A folder of the target folder that tests/run fills.
 pub fn installed(name: &str) -> PathBuf {
