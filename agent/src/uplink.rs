@@ -315,7 +315,7 @@ impl Uplink {
     fn send_what_may_go(&mut self, link: &mut Link) -> Result<(), OutboxError> {
         while link.held.has_room(0) {
             let Some(info) = self.outbox.next_after(self.window.cursor())? else { return Ok(()) };
-            if !self.window.may_send(info.len as usize) || !link.held.has_room(info.len as usize) {
+            if !self.window.may_send(info.key.epoch, info.len as usize) || !link.held.has_room(info.len as usize) {
                 return Ok(());
             }
             let sealed = Bytes::from(self.outbox.seal(&self.agent, &info)?);
