@@ -64,7 +64,7 @@ pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch]) -> std::io::Resul
 }
 
 fn merged<'a>(
-    before: &'a str,
+    before: &str,
     done: impl Iterator<Item = (&'a str, String)>,
     all: impl Iterator<Item = &'a str>,
 ) -> String {
@@ -132,7 +132,7 @@ mod tests {
         let row = |name: &str, word: &str| (name.to_owned(), format!("| {name} | {word} |"));
         let write = |before: &str, done: &[(String, String)], all: &[&str]| {
             let done = done.iter().map(|(name, row)| (name.as_str(), row.clone()));
-            merged(&before.to_owned(), done.collect::<Vec<_>>().into_iter(), all.iter().copied())
+            merged(before, done.collect::<Vec<_>>().into_iter(), all.iter().copied())
         };
         let first = write("", &[row("a", "old"), row("b", "old"), row("c", "old")], &["a", "b", "c"]);
         let then = write(&first, &[row("b", "new")], &["a", "b"]);
