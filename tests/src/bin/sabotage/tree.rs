@@ -227,7 +227,8 @@ fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+    let (program, said) = (command.get_program().to_string_lossy(), String::from_utf8_lossy(&output.stderr));
+    Err(format!("{program}: {}\n{said}", output.status))
 }
 
 #[cfg(test)]
