@@ -2,7 +2,7 @@
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
-use onhand_tests::sandbox::wait_until;
+use onhand_tests::sandbox::{Part, wait_until};
 use onhand_tests::{Ledger, Sandbox, Till, Verdict};
 use std::time::Duration;
 
@@ -104,10 +104,7 @@ fn parts_that_start_before_kafka_does_wait_for_it() {
         part.kill();
         part.start_process();
     }
-    for part in cloud.gateways.iter().chain(&cloud.processors) {
-        let asks = || part.log_of_this_life().contains("Kafka does not answer yet");
-        wait_until("it asks again", || part.log_tail(), asks);
-    }
+    cloud.gateways.iter().chain(&cloud.processors).for_each(waits_for_kafka);
     cloud.kafka.restart();
     cloud.wait_for_shares(8.);
     let till = selling.stop();
@@ -123,8 +120,12 @@ fn a_processor_that_waits_for_kafka_stops_when_it_is_asked_to() {
     let processor = &mut cloud.processors[0];
     processor.kill();
     processor.restart();
-    let asks = || processor.log_of_this_life().contains("Kafka does not answer yet");
-    wait_until("it asks again", || processor.log_tail(), asks);
+    waits_for_kafka(processor);
     let ended = processor.terminate();
     assert!(ended.success(), "{ended}\n{}", processor.log_tail());
+}
+
+fn waits_for_kafka(part: &Part) {
+    let asks = || part.log_of_this_life().contains("Kafka does not answer yet");
+    wait_until("it asks again", || part.log_tail(), asks);
 }

@@ -7,33 +7,29 @@ use std::time::Duration;
 
 #[test]
 fn of_two_hubs_on_one_lake_the_former_ends_and_says_so() {
+    taken_over(take_over_lake);
+}
+
+#[test]
+fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
+    taken_over(|sandbox, hub| {
+        hub.freeze();
+        take_over_lake(sandbox, hub);
+        hub.thaw();
+    });
+}
+
+/// A hub's lake is taken over while a till sells, twice: each time the hub ends, and nothing is lost or doubled.
+fn taken_over(take_over: impl Fn(&Sandbox, &Hub)) {
     let sandbox = Sandbox::new();
     let mut hub = Hub::start(&sandbox, HubOptions::default());
     let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
     let selling = Till::new(1, 41).sell_on(&agent, 40);
     for _ in 0..2 {
         std::thread::sleep(Duration::from_secs(1));
-        take_over(&sandbox);
-        expect_end_by_takeover(&mut hub);
-        hub.restart();
-    }
-    let till = selling.stop();
-    settle(&hub, &[&agent]);
-    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
-}
-
-#[test]
-fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
-    let sandbox = Sandbox::new();
-    let mut hub = Hub::start(&sandbox, HubOptions::default());
-    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
-    let selling = Till::new(1, 42).sell_on(&agent, 40);
-    for _ in 0..2 {
-        std::thread::sleep(Duration::from_secs(1));
-        hub.freeze();
-        take_over(&sandbox);
-        hub.thaw();
-        expect_end_by_takeover(&mut hub);
+        take_over(&sandbox, &hub);
+        assert_eq!(hub.wait().code(), Some(3), "{}", hub.log_tail());
+        assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
         hub.restart();
     }
     let till = selling.stop();
@@ -42,13 +38,8 @@ fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
 }
 
 /// A second hub on the sandbox's lake, which ends by itself.
-fn take_over(sandbox: &Sandbox) {
+fn take_over_lake(sandbox: &Sandbox, _former: &Hub) {
     let mut second = Command::new(binary("onhand-hub"));
     second.arg("run").arg("--once").arg("--lake").arg(sandbox.lake()).arg("--reference").arg(sandbox.reference());
     run(second.args(["--listen-mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"])).expect_success();
-}
-
-fn expect_end_by_takeover(hub: &mut Hub) {
-    assert_eq!(hub.wait().code(), Some(3), "{}", hub.log_tail());
-    assert!(hub.log_tail().contains("another hub has taken this lake over; this one stops"), "{}", hub.log_tail());
 }
