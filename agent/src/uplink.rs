@@ -303,6 +303,7 @@ impl Uplink {
             );
             return self.window.restart();
         }
+        self.window.heard(ack.frame.is_some());
         self.window.acked(ack.epoch, ack.seq, now);
         if let Some(frame) = ack.frame {
             self.window.acked_frame(FrameKey { epoch: ack.epoch, first_seq: frame.first }, frame.last, now);

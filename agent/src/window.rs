@@ -4,7 +4,8 @@
 //! - At most `max_frames` frames and `max_bytes` bytes are sent and not durably acknowledged; one frame may always go.
 //! - Frames go in the order of their keys. What follows the cursor has not been sent since the last start or rewind.
 //! - Those of one epoch are durable before the next one's go: the hub tells a gap by the numbers of one epoch, and would take
-//!   the next one's before what is missing, a correction before the count that it corrects.
+//!   the next one's before what is missing, a correction before the count that it corrects. Behind gateways, which acknowledge
+//!   frame by frame and promise no order, they do not wait: one frame that a store's partition does not take would hold up all.
 //! - A frame that others have overtaken is waited for no longer than silence is: behind several gateways each frame is
 //!   acknowledged by itself, and one that died with its gateway would wait for as long as the others come through.
 //! - A connection's beginning forgets what was under way: the outbox, not the window, knows what is still needed.
@@ -61,6 +62,8 @@ pub(crate) struct Window {
     last_rewind: Option<Instant>,
     /// A rewind that was wished for too soon after the last one.
     put_off: Option<(Epoch, Seq)>,
+    /// Frames are acknowledged each by itself, as far as was heard.
+    frame_by_frame: bool,
 }
 
 impl Window {
@@ -75,6 +78,7 @@ impl Window {
             patience: 1,
             last_rewind: None,
             put_off: None,
+            frame_by_frame: false,
         }
     }
 
@@ -86,9 +90,15 @@ impl Window {
     /// Whether a frame of this epoch and size may go now.
     pub(crate) fn may_send(&self, epoch: Epoch, bytes: usize) -> bool {
         let Some(last) = self.in_flight.back() else { return true };
-        last.key.epoch == epoch
+        (last.key.epoch == epoch || self.frame_by_frame)
             && self.in_flight.len() < self.limits.max_frames
             && self.bytes + bytes <= self.limits.max_bytes
+    }
+
+    /// An ack came, of single frames (from a gateway) or of all up to a number. It holds until another kind comes, beyond the
+    /// connection: the one frame that waits may be the reason that none comes.
+    pub(crate) fn heard(&mut self, frame_by_frame: bool) {
+        self.frame_by_frame = frame_by_frame;
     }
 
     /// A frame was handed to the client.
@@ -279,6 +289,22 @@ mod tests {
         assert!(!w.may_send(Epoch(2), 10));
         w.acked(Epoch(1), Seq(2), start);
         assert!(w.may_send(Epoch(2), 10));
+    }
+
+    #[test]
+    fn behind_gateways_the_next_epoch_does_not_wait_for_a_frame_that_is_not_taken() {
+        let start = Instant::now();
+        let mut w = Window::new(LIMITS);
+        w.sent(key(1, 1), Seq(1), 10, start);
+        w.sent(key(1, 2), Seq(2), 10, start);
+        w.heard(true);
+        w.acked_frame(key(1, 2), Seq(2), start);
+        assert!(w.may_send(Epoch(2), 10));
+        w.restart();
+        w.sent(key(1, 1), Seq(1), 10, start);
+        assert!(w.may_send(Epoch(2), 10), "nothing else is acknowledged, and the gateway is still one");
+        w.heard(false);
+        assert!(!w.may_send(Epoch(2), 10), "a hub that counts answers instead");
     }
 
     #[test]

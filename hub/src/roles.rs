@@ -49,13 +49,15 @@ async fn gateway(config: HubConfig) -> Result<()> {
     let (_no_pipeline, pipelines) = watch::channel(None);
     let intake = Arc::new(Intake::new(pipelines.clone(), acks.clone(), Arc::clone(&stats)));
     let settings = kafka(&config)?;
-    let topic = EventTopic::connect(&settings, Arc::clone(&stats)).await?;
+    let nothing = Arc::new(Notify::new());
+    let Some(topic) = unless_stopped(EventTopic::connect(&settings, Arc::clone(&stats)), &nothing).await? else {
+        return Ok(());
+    };
     let (agents, counted) = (Arc::clone(intake.agents()), Arc::clone(&stats));
     let sink =
         KafkaSink { topic: topic.clone(), acks: acks.clone(), agents, stats: counted, refused: Mutex::default() };
     let stop = CancellationToken::new();
     let (mqtt, running) = mqtt_side::start(&config, Arc::new(sink), acks, &gateway_stats, stop.clone()).await?;
-    let nothing = Arc::new(Notify::new());
     let state = WebState {
         pipeline: pipelines,
         intake,
@@ -112,7 +114,12 @@ async fn processor(config: HubConfig) -> Result<()> {
     Replayer { lake: around.lake.clone(), way, leading: leading.clone() }.start(stop.clone());
     if let Some(place) = &config.count_files {
         let folder = Folder::open(place).context("count_files")?;
-        let destination = Destination::Topic(EventTopic::connect(&settings, Arc::clone(&around.stats)).await?);
+        let topic = EventTopic::connect(&settings, Arc::clone(&around.stats));
+        let Some(topic) = unless_stopped(topic, &reload).await? else {
+            web.stop().await;
+            return Ok(());
+        };
+        let destination = Destination::Topic(topic);
         let log = CountFileLog::new(around.lake.clone());
         CountFiles { folder, destination, log, leading }.start(stop.clone());
     }
@@ -128,4 +135,15 @@ async fn processor(config: HubConfig) -> Result<()> {
     };
     web.stop().await;
     ended
+}
+
+/// Does something that may have to wait for Kafka; `None` if SIGTERM or SIGINT came first.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T>>, reload: &Notify) -> Result<Option<T>> {
+    tokio::select! {
+        done = work => done.map(Some),
+        () = asked_by_signal(reload) => {
+            tracing::info!("stopping: nothing was taken yet");
+            Ok(None)
+        }
+    }
 }

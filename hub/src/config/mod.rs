@@ -199,6 +199,7 @@ fn given_by(figment: &Figment, setting: &str) -> Option<String> {
 
 fn not_extracted(error: &figment::Error) -> ConfigError {
     let source = error.metadata.as_ref().and_then(|m| m.source.as_ref()).map(|source| format!("in {source}"));
+    let named = |name: String| if name.is_empty() { "\"\"".to_owned() } else { name };
     let (setting, reason) = match &error.kind {
         figment::error::Kind::UnknownField(name, _) => {
             (name.clone(), format!("is no setting; there are: {}", NAMES.join(", ")))
@@ -206,7 +207,8 @@ fn not_extracted(error: &figment::Error) -> ConfigError {
         kind if error.path.is_empty() => ("config".to_owned(), kind.to_string()),
         kind => (error.path.join("."), kind.to_string()),
     };
-    ConfigError { setting, given_by: source, reason }
+    // TOML allows a name of no letters.
+    ConfigError { setting: named(setting), given_by: source, reason }
 }
 
 #[cfg(test)]

@@ -51,8 +51,8 @@ pub enum NotTaken {
     /// Another try may go well.
     #[error("Kafka did not take a record")]
     ThisTime,
-    /// It never will.
-    #[error("a record is larger than the topic allows")]
+    /// None will, as long as the topic's `max.message.bytes` is what it is.
+    #[error("a record is larger than the topic allows (max.message.bytes)")]
     TooLarge,
 }
 
@@ -95,7 +95,7 @@ impl EventTopic {
     /// Resolves once all replicas have the record.
     ///
     /// # Errors
-    /// After a pause. It is no loss: whoever has the record sends it again, unless it is too large for ever.
+    /// After a pause, unless the record is too large. It is no loss: whoever has it sends it again, whole or in pieces.
     pub async fn put(&self, partition: i32, key: &str, value: &[u8], headers: &[(&str, &str)]) -> Result<(), NotTaken> {
         let headers = headers
             .iter()
@@ -107,6 +107,9 @@ impl EventTopic {
                 Ok(())
             }
             Err((error, _)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                    return Err(NotTaken::TooLarge);
+                }
                 self.stats.kafka_failures.fetch_add(1, Relaxed);
                 tracing::warn!(partition, "Kafka did not take a record: {error}");
                 if let Some((code, reason)) = self.producer.client().fatal_error() {
@@ -114,10 +117,7 @@ impl EventTopic {
                 }
                 // Some errors come at once, and the next try would, too.
                 tokio::time::sleep(PAUSE).await;
-                match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Err(NotTaken::TooLarge),
-                    _ => Err(NotTaken::ThisTime),
-                }
+                Err(NotTaken::ThisTime)
             }
         }
     }
@@ -139,10 +139,42 @@ impl EventTopic {
     pub async fn put_part(&self, part: FramePart, headers: &[(&str, &str)]) -> Result<(), NotTaken> {
         let FramePart { agent_id, epoch, events } = part;
         for (partition, events) in self.by_partition(events) {
-            let key = events[0].1.store_id().to_string();
-            let value = FramePart { agent_id: agent_id.clone(), epoch, events }.encode();
-            self.put(partition, &key, &value, headers).await?;
+            let part = FramePart { agent_id: agent_id.clone(), epoch, events };
+            self.put_on(partition, part, headers).await?;
         }
         Ok(())
+    }
+
+    /// Puts events on the partition of their stores: in one record, or in as many as it takes where the topic allows none as
+    /// large. Resolves once all replicas have them.
+    ///
+    /// # Errors
+    /// If Kafka does not take them all. A single event that is too large keeps none of the others from being taken.
+    pub async fn put_on(&self, partition: i32, part: FramePart, headers: &[(&str, &str)]) -> Result<(), NotTaken> {
+        let FramePart { agent_id, epoch, events } = part;
+        let mut outcome = Ok(());
+        // The last is the next to go, so that events stay in their order.
+        let mut pieces = vec![events];
+        while let Some(events) = pieces.pop() {
+            let key = events[0].1.store_id().to_string();
+            let mut part = FramePart { agent_id: agent_id.clone(), epoch, events };
+            match self.put(partition, &key, &part.encode(), headers).await {
+                Ok(()) => {}
+                Err(NotTaken::TooLarge) if part.events.len() > 1 => {
+                    let rest = part.events.split_off(part.events.len() / 2);
+                    pieces.extend([rest, part.events]);
+                }
+                Err(NotTaken::TooLarge) => {
+                    self.stats.kafka_failures.fetch_add(1, Relaxed);
+                    tracing::warn!(
+                        %agent_id, store_id = key, topic = self.topic,
+                        "an event alone is larger than the topic allows: it stays where it is until max.message.bytes is raised"
+                    );
+                    outcome = Err(NotTaken::TooLarge);
+                }
+                Err(NotTaken::ThisTime) => return Err(NotTaken::ThisTime),
+            }
+        }
+        outcome
     }
 }

@@ -4,6 +4,9 @@
 //! A gateway keeps no progress of agents. Several may serve one agent at once, so none sees all of its numbers; and none needs
 //! to: what comes twice is dropped by identity behind Kafka, and what never came is sent again, because the agent keeps each
 //! frame until that very frame is acknowledged.
+//!
+//! A frame may be larger than the topic allows, by the topic's own setting: it goes in pieces then. An event that is too large
+//! all alone stays at its agent, and with it its frame, until the setting is raised; the others go on.
 
 use super::event_topic::{DETAIL, EventTopic, NotTaken, REASON, SOURCE, TOPIC};
 use crate::gateway::refused::RecentlyRefused;
@@ -61,8 +64,16 @@ impl KafkaSink {
             // One store is the usual case, and its id is the key; several of one partition share the first one's.
             let key = events[0].1.store_id().to_string();
             let part = FramePart { agent_id: from.agent.clone(), epoch, events };
-            let value = if whole { payload.clone() } else { part.encode().into() };
-            async move { self.topic.put(partition, &key, &value, &[]).await }
+            let payload = payload.clone();
+            async move {
+                if whole {
+                    match self.topic.put(partition, &key, &payload, &[]).await {
+                        Err(NotTaken::TooLarge) => {}
+                        put => return put,
+                    }
+                }
+                self.topic.put_on(partition, part, &[]).await
+            }
         });
         if !futures::future::join_all(records).await.into_iter().all(|put| put.is_ok()) {
             return;

@@ -137,7 +137,11 @@ fn is_away(error: &anyhow::Error) -> bool {
         AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, InvalidReplicationFactor, LeaderNotAvailable,
         NotController, OperationTimedOut, RequestTimedOut,
     };
-    let code = error.downcast_ref().and_then(KafkaError::rdkafka_error_code);
+    let code = match error.downcast_ref() {
+        // Of these, rdkafka tells no code by its own method.
+        Some(KafkaError::AdminOp(code)) => Some(*code),
+        other => other.and_then(KafkaError::rdkafka_error_code),
+    };
     matches!(
         code,
         Some(
@@ -151,4 +155,23 @@ fn is_away(error: &anyhow::Error) -> bool {
                 | RequestTimedOut
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_is_half_up_is_asked_again_and_a_refusal_is_not() {
+        for (error, away) in [
+            (KafkaError::AdminOp(RDKafkaErrorCode::InvalidReplicationFactor), true),
+            (KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed), false),
+            (KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure), true),
+            (KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed), false),
+        ] {
+            let said = format!("{error:?}");
+            assert_eq!(is_away(&Err::<(), _>(error).context("make the topic").unwrap_err()), away, "{said}");
+        }
+        assert!(!is_away(&anyhow::anyhow!("no error of Kafka's")));
+    }
 }

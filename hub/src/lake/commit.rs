@@ -166,7 +166,8 @@ impl Table {
             if found < *ours {
                 continue;
             }
-            landed = Some((app_id, *ours));
+            // Its first id tells: others may say a later one of them again, in entries of their own.
+            landed = landed.or(Some((app_id, *ours)));
         }
         let Some((app_id, ours)) = landed else { return Ok(None) };
         // The same: look for the entry, newest first, as far as the log reaches.

@@ -128,6 +128,13 @@ impl Kafka {
         self.must(run(command.args(["--replication-factor", "1"])));
     }
 
+    /// Sets something of a topic that its brokers allow otherwise.
+    pub fn set_of_topic(&self, topic: &str, setting: &str, value: &str) {
+        let mut command = self.tool("kafka.admin.ConfigCommand");
+        command.args(["--alter", "--entity-type", "topics", "--entity-name", topic]);
+        self.must(run(command.args(["--add-config", &format!("{setting}={value}")])));
+    }
+
     /// Deletes what a partition has before an offset.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let wanted = serde_json::json!({

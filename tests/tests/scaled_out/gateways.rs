@@ -1,5 +1,5 @@
 //! What agents see of gateways: frames are acknowledged one by one, by whichever gateway had them, and one that died with its
-//! gateway is sent again.
+//! gateway is sent again. What is larger than Kafka takes in one record goes in pieces, or waits.
 
 use crate::cloud::Cloud;
 use crate::lake_at::LakeAt;
@@ -7,7 +7,11 @@ use onhand_common::Failpoint;
 use onhand_common::failpoint::VARIABLE;
 use onhand_tests::load::{load, number};
 use onhand_tests::sandbox::{Part, wait_until};
+use onhand_tests::tills::date_time;
 use onhand_tests::{Agent, Ledger, Sandbox, Till, Verdict};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
 
 /// The highest number that any of the gateways knows under `key` of the only agent.
 fn highest(cloud: &Cloud<'_>, key: &str) -> u64 {
@@ -48,4 +52,53 @@ fn a_load_through_two_gateways_ends_when_all_of_it_is_durable() {
     assert!(lines > 1_000, "{shown}");
     let all = Verdict { changes: Some(lines), counts: Some(100), gold: Some(100), ..Verdict::default() };
     cloud.end(&Verdict { any_order: true, ..all });
+}
+
+/// A document that has no short form: its items and quantities are drawn.
+fn long_document(store: i32, lines: usize) -> Value {
+    let mut rng = ChaCha8Rng::seed_from_u64(43);
+    let items: Vec<Value> = (0..lines)
+        .map(|_| json!({"item_id": rng.random_range(1..i32::MAX), "quantity": -rng.random_range(1..60_000)}))
+        .collect();
+    json!({"trans_id": "long", "store_id": store, "date_time": date_time(1_609_459_200), "change_type_id": 1, "items": items})
+}
+
+#[test]
+fn a_frame_larger_than_a_record_may_be_is_taken_in_pieces() {
+    const LIMIT: u64 = 6_000;
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::without_agents(&lake, &sandbox, &["agent-1"], 1, &[]);
+    cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", &LIMIT.to_string());
+    // What was sold while there was no hub comes in large frames.
+    let hub = cloud.broker.url("agent-1");
+    let away = format!("mqtt://127.0.0.1:{}", onhand_tests::sandbox::free_port());
+    let mut agent = Agent::start_with(&sandbox, "agent-1", "1,2", &away, &["--ack-timeout", "3s"]);
+    let mut till = Till::new(1, 42);
+    for _ in 0..8 {
+        till.sell(&agent.url(""), 200);
+    }
+    let large = long_document(2, 3_000);
+    till.send(&agent, &large);
+    assert!(agent.terminate().success());
+    agent.rename("agent-1", &hub);
+    agent.restart();
+    // What came before the large document is durable, although its frame is not; and so is what comes after it.
+    till.sell(&agent.url(""), 200);
+    let said = "an event alone is larger than the topic allows";
+    let tails = |cloud: &Cloud<'_>| cloud.gateways.iter().map(|gateway| gateway.log_tail()).collect::<String>();
+    wait_until(
+        "a gateway says what it cannot hand on",
+        || tails(&cloud),
+        || cloud.gateways.iter().any(|gateway| gateway.log().contains(said)),
+    );
+    wait_until(
+        "all else is durable",
+        || format!("{}\n{}", agent.status(), tails(&cloud)),
+        || agent.status()["backlog"]["frames"].as_u64() == Some(1),
+    );
+    // The agent keeps it; with a higher limit it goes.
+    cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", "1000000");
+    cloud.agents.push(agent);
+    cloud.end(&Verdict { any_order: true, ..Verdict::of(&till.ledger, sandbox.path("lines.csv")) });
 }
