@@ -4,11 +4,12 @@ Exit status: 0 all is well, 1 something differs, 2 the lake cannot be judged. Sh
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import duckdb
-from delta_log import LogError
+from delta_log import ENTRY, LogError
 from lake import TABLES, load
 
 # The rule, as the contract words it. Times are microseconds since 1970.
@@ -98,8 +99,57 @@ def judge_latest(judge, in_order):
         WHERE l.quantity <> n.quantity""")
 
 
+REFERENCE = {
+    "store": {"store_id": "{} AS INTEGER", "name": "{} AS VARCHAR"},
+    "inventory_change_type": {"change_type_id": "{} AS INTEGER", "change_type": "{} AS VARCHAR"},
+    "item": {"item_id": "{} AS INTEGER", "name": "{} AS VARCHAR", "supplier_id": "{} AS INTEGER",
+             "safety_stock_quantity": "{} AS INTEGER"},
+}
+
+
+def judge_reference(judge, folder):
+    """Silver's reference data is what its files say."""
+    for table, types in REFERENCE.items():
+        file = Path(folder) / f"{table}.txt"
+        if not file.exists():
+            continue
+        picked = ", ".join(f"CAST({kind.format(f'trim({column})')}) AS {column}" for column, kind in types.items())
+        judge.equal(f"reference data of {table}", "silver", f"SELECT {', '.join(types)} FROM {table}", "its file",
+                    f"SELECT {picked} FROM read_csv('{file}', header = true, all_varchar = true)")
+
+
+def reflected(lake, version):
+    """Which silver versions a commit of gold says that it reflects, by table; None where it names none, or some for each
+    partition."""
+    entry = Path(lake) / "gold/inventory_current/_delta_log" / f"{version:020}.json"
+    for line in entry.read_text().splitlines():
+        said = json.loads(line).get("commitInfo", {}).get("onhand")
+        if said is not None:
+            return said if "marks" not in said else None
+    return None
+
+
+def judge_former(judge, lake, wanted):
+    """So many former versions of gold, spread over its log, equal the rule over the silver versions that each names. Returns
+    which were judged. The tables are those of the former versions afterwards."""
+    log = Path(lake) / "gold/inventory_current/_delta_log"
+    versions = sorted(int(m[1]) for m in map(ENTRY.match, (path.name for path in log.iterdir())) if m)
+    said = {version: reflected(lake, version) for version in versions[:-1]}
+    former = [version for version, silver in said.items() if silver]
+    picked = sorted({former[at * len(former) // wanted] for at in range(wanted)}) if former else []
+    for version in picked:
+        for table in ["store", "inventory_change_type", "latest_inventory_snapshot", "inventory_change"]:
+            load(judge.connection, lake, f"silver/{table}", said[version][table])
+        load(judge.connection, lake, "gold/inventory_current", version)
+        judge.equal(f"gold at version {version}", "gold", GOLD.format(gold="inventory_current"), "the rule over silver", rule())
+    return picked
+
+
 def judge_sent(judge, what, table, types, file, free):
-    """A table of silver holds each row of one CSV file once, beside them at most rows of another, and nothing else."""
+    """A table of silver holds each row of one CSV file once, beside them at most rows of another, and nothing else. Columns
+    that the file does not have may hold anything."""
+    header = Path(file).read_text().split("\n", 1)[0].split(",")
+    types = {column: kind for column, kind in types.items() if column in header}
     columns = ", ".join(types)
     picked = ", ".join(f"CAST({kind.format(column)}) AS {column}" for column, kind in types.items())
     for name, path in [("sent", file), ("free", free)]:
@@ -112,9 +162,11 @@ def judge_sent(judge, what, table, types, file, free):
                f"({found}) EXCEPT ALL ({sent} UNION ALL SELECT {columns} FROM free_{table})")
 
 
-LINE = {"store_id": "{} AS INTEGER", "trans_id": "{} AS VARCHAR", "item_id": "{} AS INTEGER", "quantity": "{} AS INTEGER"}
-COUNT = {"store_id": "{} AS INTEGER", "item_id": "{} AS INTEGER", "date_time": "epoch_us(CAST({} AS TIMESTAMPTZ)) AS BIGINT",
-         "quantity": "{} AS INTEGER"}
+TIME = "epoch_us(CAST({} AS TIMESTAMPTZ)) AS BIGINT"
+LINE = {"store_id": "{} AS INTEGER", "trans_id": "{} AS VARCHAR", "item_id": "{} AS INTEGER", "quantity": "{} AS INTEGER",
+        "date_time": TIME, "change_type_id": "{} AS INTEGER"}
+COUNT = {"store_id": "{} AS INTEGER", "item_id": "{} AS INTEGER", "date_time": TIME, "quantity": "{} AS INTEGER",
+         "employee_id": "{} AS INTEGER"}
 
 
 def csv(connection, name, files, columns):
@@ -178,6 +230,8 @@ def main():
     parser.add_argument("--expect-count-rows", metavar="FILE", help="silver holds just these counts: a CSV file")
     parser.add_argument("--free-count-rows", metavar="FILE", help="beside them, it may hold these")
     parser.add_argument("--any-order", action="store_true", help="an agent's frames need not have arrived in order")
+    parser.add_argument("--reference", metavar="DIR", help="silver's reference data is what these files say")
+    parser.add_argument("--former", type=int, metavar="N", help="judge so many former versions of gold, too")
     parser.add_argument("--dataset", metavar="DIR", help="silver and gold are what these files say")
     arguments = parser.parse_args()
     connection = duckdb.connect()
@@ -199,13 +253,17 @@ def main():
             judge_sent(judge, "lines", "inventory_change", LINE, arguments.expect_lines, arguments.free_lines)
         if arguments.expect_count_rows:
             judge_sent(judge, "counts", "inventory_snapshot", COUNT, arguments.expect_count_rows, arguments.free_count_rows)
+        if arguments.reference:
+            judge_reference(judge, arguments.reference)
         if arguments.dataset:
             judge_dataset(judge, arguments.dataset)
+        sizes = ", ".join(f"{judge.one(f'SELECT count(*) FROM {name}')} {name}"
+                          for name in ["inventory_change", "inventory_snapshot", "inventory_current", "quarantine"])
+        if arguments.former:
+            print(f"former versions judged: {judge_former(judge, arguments.lake, arguments.former)}")
     except (LogError, duckdb.Error, OSError) as error:
         print(f"cannot tell: {error}")
         return 2
-    sizes = ", ".join(f"{judge.one(f'SELECT count(*) FROM {name}')} {name}"
-                      for name in ["inventory_change", "inventory_snapshot", "inventory_current", "quarantine"])
     for finding in judge.findings:
         print(f"DIFFERS: {finding}")
     print(f"{'equal' if not judge.findings else 'NOT equal'}: {sizes}; versions {versions}")

@@ -29,16 +29,17 @@ TABLES = {
 }
 
 
-def load(connection, lake, path):
-    """Makes a DuckDB table, named by the last part of `path`, of a Delta table's live rows. Returns the Delta table."""
-    table = Table(f"{lake}/{path}", connection)
+def load(connection, lake, path, at=None):
+    """Makes a DuckDB table, named by the last part of `path`, of a Delta table's live rows, of its newest version or an older
+    one. Returns the Delta table."""
+    table = Table(f"{lake}/{path}", connection, at)
     stored, partition = TABLES[path]
     columns = [column.split() for column in stored.split(", ")]
     if partition:
         columns.append(partition.split())
     name = path.rsplit("/", 1)[1]
     made = ", ".join(f"{column} {'BIGINT' if kind == 'TIMESTAMPTZ' else kind}" for column, kind in columns)
-    connection.execute(f"CREATE TABLE {name} ({made})")
+    connection.execute(f"CREATE OR REPLACE TABLE {name} ({made})")
     if not table.files:
         return table
     key = partition.split()[0] if partition else None

@@ -27,6 +27,10 @@ pub struct Verdict {
     pub quarantine: Option<u64>,
     /// Frames of an agent need not have arrived in order, as where gateways share a broker.
     pub any_order: bool,
+    /// The folder whose files silver's reference data shall be.
+    pub reference: Option<PathBuf>,
+    /// So many former versions of gold are judged, too.
+    pub former: Option<u64>,
     /// What this dataset's own files say.
     pub dataset: Option<PathBuf>,
 }
@@ -67,6 +71,7 @@ fn judging(lake: &Path, expected: &Verdict) -> Command {
         ("--expect-counts", expected.counts),
         ("--expect-gold", expected.gold),
         ("--expect-quarantine", expected.quarantine),
+        ("--former", expected.former),
     ] {
         if let Some(number) = number {
             command.args([flag, &number.to_string()]);
@@ -77,6 +82,7 @@ fn judging(lake: &Path, expected: &Verdict) -> Command {
         ("--free-lines", &expected.free_lines),
         ("--expect-count-rows", &expected.count_rows),
         ("--free-count-rows", &expected.free_count_rows),
+        ("--reference", &expected.reference),
         ("--dataset", &expected.dataset),
     ] {
         if let Some(path) = path {

@@ -22,8 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What was accepted: every line and every count, once.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    lines: BTreeMap<(i32, String, i32), i64>,
+    lines: BTreeMap<(i32, String, i32), Sold>,
     counts: BTreeSet<(i32, i32, String, i32)>,
+}
+
+/// What is known of a line beside its identity.
+#[derive(Debug, Clone)]
+struct Sold {
+    quantity: i64,
+    at: String,
+    change_type: i32,
 }
 
 impl Ledger {
@@ -44,8 +52,10 @@ impl Ledger {
             *sums.entry(integer(&line["item_id"])).or_default() += i64::from(integer(&line["quantity"]));
         }
         let trans_id = document["trans_id"].as_str().expect("a document has a trans_id");
-        for (item, sum) in sums {
-            self.lines.entry((integer(&document["store_id"]), trans_id.to_owned(), item)).or_insert(sum);
+        let at = document["date_time"].as_str().expect("a document has a time");
+        for (item, quantity) in sums {
+            let sold = || Sold { quantity, at: at.to_owned(), change_type: integer(&document["change_type_id"]) };
+            self.lines.entry((integer(&document["store_id"]), trans_id.to_owned(), item)).or_insert_with(sold);
         }
     }
 
@@ -57,17 +67,18 @@ impl Ledger {
 
     /// Adds another ledger.
     pub fn add(&mut self, other: Self) {
-        for (line, quantity) in other.lines {
-            self.lines.entry(line).or_insert(quantity);
+        for (line, sold) in other.lines {
+            self.lines.entry(line).or_insert(sold);
         }
         self.counts.extend(other.counts);
     }
 
     /// Writes the lines for the judge.
     pub fn write_lines(&self, file: &Path) {
-        let mut text = String::from("store_id,trans_id,item_id,quantity\n");
-        for ((store, trans_id, item), quantity) in &self.lines {
-            writeln!(text, "{store},{trans_id},{item},{quantity}").expect("writing to a text does not fail");
+        let mut text = String::from("store_id,trans_id,item_id,quantity,date_time,change_type_id\n");
+        for ((store, trans_id, item), Sold { quantity, at, change_type }) in &self.lines {
+            let written = writeln!(text, "{store},{trans_id},{item},{quantity},{at},{change_type}");
+            written.expect("writing to a text does not fail");
         }
         std::fs::write(file, text).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
     }

@@ -61,8 +61,14 @@ pub struct Told {
     /// Frames that were damaged on their way, and rows in quarantine.
     pub damaged: u64,
     pub quarantined: u64,
-    /// Commits to gold.
+    /// Versions of gold that were compared with the rule: all there were.
     pub gold_versions: u64,
+    /// Former ones among them that DuckDB judged, too.
+    pub former_versions: u64,
+    /// Rows of the API that were compared with gold's.
+    pub api_rows: u64,
+    /// The lake was made anew from bronze, and judged again.
+    pub from_bronze: bool,
     pub seconds: f64,
 }
 

@@ -118,7 +118,9 @@ impl Floor {
         for item in first..first + 10 {
             let quantity = rng.random_range(0..500);
             writeln!(text, "{item},99,{store},{in_file},{quantity}").expect("writing to a text does not fail");
-            counts.push(json!({"item_id": item, "store_id": store, "date_time": time, "quantity": quantity}));
+            counts.push(
+                json!({"item_id": item, "employee_id": 99, "store_id": store, "date_time": time, "quantity": quantity}),
+            );
         }
         let name = format!("inventory_snapshot_{store}_{number}.csv");
         let draft = folder.with_extension("draft");

@@ -11,11 +11,25 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A line of a transaction, by its identity, or a count with its quantity.
+/// A line of a transaction, by its identity, or a count with its quantity. What else was said of it stands in [`Owed`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
     Line { store: i32, trans_id: String, item: i32 },
     Count { store: i32, item: i32, at: String, quantity: i64 },
+}
+
+/// An entry, and all that was said of it: silver has to say the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    pub entry: Entry,
+    pub said: Said,
+}
+
+/// What silver knows of a line or a count beside its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    Line { quantity: i64, at: String, change_type: i64 },
+    Count { employee: i64 },
 }
 
 /// Somebody was told 200.
@@ -36,7 +50,7 @@ struct Loss {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    lines: BTreeMap<(i32, String, i32), i64>,
+    said: BTreeMap<Entry, Said>,
     takings: BTreeMap<Entry, Vec<Taking>>,
     losses: Vec<Loss>,
     /// Until when each agent has been acknowledged everything.
@@ -48,9 +62,9 @@ pub struct Ledger {
 /// Entries by what is owed.
 #[derive(Debug, Default)]
 pub struct Account {
-    pub owed: Vec<(Entry, i64)>,
+    pub owed: Vec<Owed>,
     /// May be there, and need not.
-    pub free: Vec<(Entry, i64)>,
+    pub free: Vec<Owed>,
 }
 
 impl Ledger {
@@ -58,29 +72,10 @@ impl Ledger {
     pub fn accepted(&mut self, agent: usize, document: &Value) {
         let answered = Instant::now();
         self.documents += 1;
-        for entry in self.entries(document) {
+        for (entry, said) in entries(document) {
+            self.said.entry(entry.clone()).or_insert(said);
             self.takings.entry(entry).or_default().push(Taking { agent, answered });
         }
-    }
-
-    fn entries(&mut self, document: &Value) -> Vec<Entry> {
-        let number = |value: &Value| value.as_i64().expect("a document has numbers");
-        let store = number(&document["store_id"]) as i32;
-        let Some(trans_id) = document["trans_id"].as_str() else {
-            let at = document["date_time"].as_str().expect("a count has a time").to_owned();
-            let (item, quantity) = (number(&document["item_id"]) as i32, number(&document["quantity"]));
-            return vec![Entry::Count { store, item, at, quantity }];
-        };
-        let mut sums: BTreeMap<i32, i64> = BTreeMap::new();
-        for line in document["items"].as_array().expect("a transaction has items") {
-            *sums.entry(number(&line["item_id"]) as i32).or_default() += number(&line["quantity"]);
-        }
-        let mut entries = Vec::with_capacity(sums.len());
-        for (item, sum) in sums {
-            self.lines.entry((store, trans_id.to_owned(), item)).or_insert(sum);
-            entries.push(Entry::Line { store, trans_id: trans_id.to_owned(), item });
-        }
-        entries
     }
 
     /// Everything that an agent had answered before `when` is acknowledged.
@@ -100,13 +95,9 @@ impl Ledger {
     pub fn account(&self) -> Account {
         let mut account = Account::default();
         for (entry, takings) in &self.takings {
-            let quantity = match entry {
-                Entry::Line { store, trans_id, item } => self.lines[&(*store, trans_id.clone(), *item)],
-                Entry::Count { quantity, .. } => *quantity,
-            };
             let kept = takings.iter().any(|taking| !self.losses.iter().any(|loss| loss.covers(taking)));
             let list = if kept { &mut account.owed } else { &mut account.free };
-            list.push((entry.clone(), quantity));
+            list.push(Owed { entry: entry.clone(), said: self.said[entry].clone() });
         }
         account
     }
@@ -118,14 +109,44 @@ impl Loss {
     }
 }
 
+/// What a document says, entry by entry: lines of one item are summed.
+fn entries(document: &Value) -> Vec<(Entry, Said)> {
+    let number = |value: &Value| value.as_i64().expect("a document has numbers");
+    let store = number(&document["store_id"]) as i32;
+    let at = document["date_time"].as_str().expect("a document has a time").to_owned();
+    let Some(trans_id) = document["trans_id"].as_str() else {
+        let (item, quantity) = (number(&document["item_id"]) as i32, number(&document["quantity"]));
+        let said = Said::Count { employee: number(&document["employee_id"]) };
+        return vec![(Entry::Count { store, item, at, quantity }, said)];
+    };
+    let mut sums: BTreeMap<i32, i64> = BTreeMap::new();
+    for line in document["items"].as_array().expect("a transaction has items") {
+        *sums.entry(number(&line["item_id"]) as i32).or_default() += number(&line["quantity"]);
+    }
+    let change_type = number(&document["change_type_id"]);
+    let entry = |(item, quantity)| {
+        let said = Said::Line { quantity, at: at.clone(), change_type };
+        (Entry::Line { store, trans_id: trans_id.to_owned(), item }, said)
+    };
+    sums.into_iter().map(entry).collect()
+}
+
 /// Writes the lines or the counts of a list for the judge.
-pub fn write(entries: &[(Entry, i64)], lines: bool, file: &Path) {
-    let head = if lines { "store_id,trans_id,item_id,quantity\n" } else { "store_id,item_id,date_time,quantity\n" };
-    let mut text = String::from(head);
-    for (entry, quantity) in entries {
-        let written = match entry {
-            Entry::Line { store, trans_id, item } if lines => writeln!(text, "{store},{trans_id},{item},{quantity}"),
-            Entry::Count { store, item, at, .. } if !lines => writeln!(text, "{store},{item},{at},{quantity}"),
+pub fn write(list: &[Owed], lines: bool, file: &Path) {
+    let head = if lines {
+        "store_id,trans_id,item_id,quantity,date_time,change_type_id"
+    } else {
+        "store_id,item_id,date_time,quantity,employee_id"
+    };
+    let mut text = format!("{head}\n");
+    for Owed { entry, said } in list {
+        let written = match (entry, said) {
+            (Entry::Line { store, trans_id, item }, Said::Line { quantity, at, change_type }) if lines => {
+                writeln!(text, "{store},{trans_id},{item},{quantity},{at},{change_type}")
+            }
+            (Entry::Count { store, item, at, quantity }, Said::Count { employee }) if !lines => {
+                writeln!(text, "{store},{item},{at},{quantity},{employee}")
+            }
             _ => Ok(()),
         };
         written.expect("writing to a text does not fail");
@@ -150,12 +171,12 @@ mod tests {
                "items": [{"item_id": 5, "quantity": -1}, {"item_id": 5, "quantity": -2}]})
     }
 
-    fn names(entries: &[(Entry, i64)]) -> Vec<String> {
+    fn names(list: &[Owed]) -> Vec<String> {
         let name = |entry: &Entry| match entry {
             Entry::Line { trans_id, .. } => trans_id.clone(),
             Entry::Count { at, quantity, .. } => format!("{at} {quantity}"),
         };
-        entries.iter().map(|(entry, _)| name(entry)).collect()
+        list.iter().map(|owed| name(&owed.entry)).collect()
     }
 
     #[test]
@@ -164,7 +185,8 @@ mod tests {
         ledger.accepted(0, &sale("a"));
         ledger.accepted(1, &sale("a"));
         let account = ledger.account();
-        assert_eq!((account.owed.len(), account.owed[0].1, ledger.documents), (1, -3, 2));
+        let said = Said::Line { quantity: -3, at: "2021-01-01T00:00:00Z".to_owned(), change_type: 1 };
+        assert_eq!((account.owed.len(), &account.owed[0].said, ledger.documents), (1, &said, 2));
         let count =
             json!({"item_id": 5, "employee_id": 1, "store_id": 1, "date_time": "2021-01-02T00:00:00Z", "quantity": 9});
         let corrected =

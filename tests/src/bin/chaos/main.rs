@@ -5,14 +5,15 @@
 //! - Tills (`floor.rs`) send until an agent has answered 200, and an auditor (`ledger.rs`) knows each such answer. It shares
 //!   nothing with onhand but the documents' format.
 //! - Processes are looked after as systemd would (`wards.rs`): what ends is started again, and has to have a reason.
-//! - In the end (`audit.rs`) everything owed is once in silver with its quantity, nothing else is there, and gold is what the
-//!   rule says. DuckDB judges, and `onhand-hub verify`.
+//! - In the end (`audit.rs`) everything owed is once in silver, as it was said, nothing else is there, and gold is what the rule
+//!   says, at each of its versions: what was deleted meanwhile was kept (`keeper.rs`). DuckDB judges, and `onhand-hub verify`.
 
 mod audit;
 mod disks;
 mod fault;
 mod findings;
 mod floor;
+mod keeper;
 mod ledger;
 mod many;
 mod options;

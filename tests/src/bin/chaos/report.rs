@@ -16,7 +16,7 @@ pub fn one(told: &Told) -> String {
         if told.findings.is_empty() { "nothing lost, nothing doubled, gold equals the rule" } else { "FAILED" };
     let mut text = format!(
         "faults: {}\npoints: {}\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} frames damaged, {} rows in \
-         quarantine; {} versions of gold\n\
+         quarantine; {} versions of gold, all compared, {} by DuckDB, too; {} rows of the API; {}\n\
          seed {}: {result} ({:.0} s)",
         list(&told.faults),
         list(&told.points),
@@ -27,6 +27,9 @@ pub fn one(told: &Told) -> String {
         told.damaged,
         told.quarantined,
         told.gold_versions,
+        told.former_versions,
+        told.api_rows,
+        if told.from_bronze { "made anew from bronze" } else { "not made anew" },
         told.seed,
         told.seconds
     );
@@ -51,7 +54,8 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
     let failed: Vec<&Told> = done.iter().filter(|told| !told.findings.is_empty()).collect();
     let mut text = format!(
         "{} runs of {} s in {} form, {} jobs, {:.0} min: {} faults, {} armed points reached, {} documents accepted, {} lines and \
-         {} counts owed, {} failed",
+         {} counts owed, {} versions of gold compared ({} by DuckDB, too), {} rows of the API, {} lakes made anew from bronze, \
+         {} failed",
         done.len(),
         options.length().as_secs(),
         options.form,
@@ -62,6 +66,10 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         total(done, |told| told.documents),
         total(done, |told| told.lines),
         total(done, |told| told.counts),
+        total(done, |told| told.gold_versions),
+        total(done, |told| told.former_versions),
+        total(done, |told| told.api_rows),
+        total(done, |told| told.from_bronze.into()),
         failed.len()
     );
     for told in failed {
@@ -84,14 +92,14 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
         sums.iter().for_each(|(what, times)| line(format_args!("| {what} | {times} |\n")));
     }
     line(format_args!(
-        "\n## Runs\n\n| seed | faults | points | documents | lines owed | counts owed | lost with a disk | in quarantine | gold versions | s | result |\n|{}\n",
-        "---|".repeat(11)
+        "\n## Runs\n\n| seed | faults | points | documents | lines owed | counts owed | lost with a disk | in quarantine | gold versions | by DuckDB | from bronze | s | result |\n|{}\n",
+        "---|".repeat(13)
     ));
     for told in done {
         let result = if told.findings.is_empty() { "equal" } else { "FAILED" };
         let (faults, points): (u64, u64) = (told.faults.values().sum(), told.points.values().sum());
         line(format_args!(
-            "| {} | {faults} | {points} | {} | {} | {} | {} | {} | {} | {:.0} | {result} |\n",
+            "| {} | {faults} | {points} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {result} |\n",
             told.seed,
             told.documents,
             told.lines,
@@ -99,6 +107,8 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
             told.free,
             told.quarantined,
             told.gold_versions,
+            told.former_versions,
+            if told.from_bronze { "yes" } else { "" },
             told.seconds
         ));
     }

@@ -1,10 +1,11 @@
 //! One run: start, trouble, peace, audit.
 
-use super::audit;
+use super::audit::{self, Watchers};
 use super::disks::{Change, Disks};
 use super::fault::{Fault, Who};
 use super::findings::{Findings, Told};
 use super::floor::{Desk, Floor};
+use super::keeper::Keeper;
 use super::ledger::backlog;
 use super::options::{Form, Options};
 use super::schedule::{self, Plan, STORES, Step};
@@ -27,6 +28,8 @@ const TILLS: u64 = 2;
 const PEACE: Duration = Duration::from_secs(150);
 /// A hub has looked for count files within this time.
 const FILES_ARE_FOUND: Duration = Duration::from_secs(30);
+/// Of each so many seeds, the lake is made anew from bronze in the end.
+const FROM_BRONZE: u64 = 3;
 /// How long a reader keeps a version of gold before it reads it.
 const READER_WAITS: Duration = Duration::from_secs(4);
 
@@ -67,16 +70,21 @@ pub fn run(options: &Options, seed: u64, folder: &Path) -> Told {
     let tills = run.open_tills(&plan, seed);
     // Who keeps a version longer than the lake does cannot read it, and a clock that is stepped makes that short.
     let keeps = !plan.shape.disks.contains(&Who::Hub) && !plan.shape.clocks.contains(&Who::Hub);
-    let reader =
-        keeps.then(|| world::reader(&run.world.sandbox.lake(), READER_WAITS, &run.world.sandbox.path("reader.log")));
+    let lake = run.world.sandbox.lake();
+    let watchers = Watchers {
+        reader: keeps.then(|| world::reader(&lake, READER_WAITS, &run.world.sandbox.path("reader.log"))),
+        keeper: Keeper::start(&lake, run.world.sandbox.path("kept")),
+        // Counts from files are not in the bronze of a hub in embedded form: their files are.
+        from_bronze: seed.is_multiple_of(FROM_BRONZE) && !(plan.shape.count_files && options.form == Form::Embedded),
+    };
     run.findings.say("trouble begins");
     run.trouble(&plan.steps, options.length());
     run.findings.say("peace");
     let mut told = Told { seed, ..Told::default() };
     if run.peace(tills) {
-        audit::audit(&mut run.world, &run.floor, reader, &run.findings, &mut told);
+        audit::audit(&mut run.world, &run.floor, watchers, &run.findings, &mut told);
     } else {
-        drop(reader);
+        drop(watchers);
     }
     run.wards.count_failures(&mut run.world);
     if !run.findings.list().is_empty() {
