@@ -119,13 +119,12 @@ def judge_reference(judge, folder):
 
 
 def reflected(lake, version):
-    """Which silver versions a commit of gold says that it reflects, by table; None where it names none, or some for each
-    partition."""
+    """Which silver versions a commit of gold says that it reflects, by table; None where it says nothing."""
     entry = Path(lake) / "gold/inventory_current/_delta_log" / f"{version:020}.json"
     for line in entry.read_text().splitlines():
         said = json.loads(line).get("commitInfo", {}).get("onhand")
         if said is not None:
-            return said if "marks" not in said else None
+            return said
     return None
 
 
@@ -134,8 +133,13 @@ def judge_former(judge, lake, wanted):
     which were judged. The tables are those of the former versions afterwards."""
     log = Path(lake) / "gold/inventory_current/_delta_log"
     versions = sorted(int(m[1]) for m in map(ENTRY.match, (path.name for path in log.iterdir())) if m)
-    said = {version: reflected(lake, version) for version in versions[:-1]}
-    former = [version for version, silver in said.items() if silver]
+    said, newest = {}, None
+    for version in versions[:-1]:
+        # Other writers say nothing: what was said before holds.
+        newest = reflected(lake, version) or newest
+        if newest and "marks" not in newest:
+            said[version] = newest
+    former = list(said)
     picked = sorted({former[at * len(former) // wanted] for at in range(wanted)}) if former else []
     for version in picked:
         for table in ["store", "inventory_change_type", "latest_inventory_snapshot", "inventory_change"]:

@@ -1,8 +1,11 @@
 //! `verify` finds what is wrong, says when it cannot tell, and `rebuild` makes gold right again.
 
-use onhand_tests::judge::{ask_lake, judge_every_version, judge_says, plant_difference, verify_every_version};
+use onhand_tests::judge::{
+    ask_lake, judge_every_version, judge_says, judge_so_far, plant_difference, verify_every_version,
+};
 use onhand_tests::sandbox::{HubOptions, binary, run, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge, open_with_polars, verify};
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -68,6 +71,9 @@ fn a_difference_in_an_older_version_is_found_when_the_newest_is_right_again() {
     tills.into_iter().for_each(|till| ledger.add(till.ledger));
     let versions = judge_every_version(&lake);
     assert!(versions > 20, "{versions}");
+    let former = Verdict { former: Some(1_000), ..Verdict::default() };
+    let (code, output) = judge_so_far(&lake, &former);
+    assert!(code == 0 && output.contains(&format!(", {}]", versions - 2)), "{versions} versions: {output}");
 
     plant_difference(&lake);
     run(Command::new(binary("onhand-hub")).arg("rebuild").arg("--lake").arg(&lake)).expect_success();
@@ -76,6 +82,70 @@ fn a_difference_in_an_older_version_is_found_when_the_newest_is_right_again() {
     assert_eq!(code, 1, "{output}");
     let named = format!("  the first is version {versions}, with 1 differing rows: store ");
     assert!(output.contains(&named) && output.contains(" 0 skipped, "), "{output}");
+    let (code, output) = judge_so_far(&lake, &former);
+    assert!(code == 1 && output.contains(&format!("gold at version {versions}: in gold, not in the rule")), "{output}");
+}
+
+#[test]
+fn the_judge_sees_each_field_of_what_was_sent() {
+    let sandbox = Sandbox::new();
+    let lake = sandbox.lake();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let mut till = Till::new(1, 22);
+    till.sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+
+    let lines = sandbox.path("lines.csv");
+    till.ledger.write_lines(&lines);
+    let counts = sandbox.path("counts.csv");
+    let rows = ask_lake(
+        &lake,
+        "SELECT store_id, item_id, strftime(make_timestamp(date_time), '%Y-%m-%dT%H:%M:%SZ'), quantity, employee_id \
+         FROM inventory_snapshot",
+    );
+    let row =
+        |row: &Vec<serde_json::Value>| row.iter().map(|field| field.to_string().replace('"', "")).collect::<Vec<_>>();
+    let text: String = rows.iter().map(|fields| row(fields).join(",") + "\n").collect();
+    std::fs::write(&counts, format!("store_id,item_id,date_time,quantity,employee_id\n{text}")).unwrap();
+    let reference = sandbox.reference();
+    let all = Verdict {
+        lines: Some(lines.clone()),
+        count_rows: Some(counts.clone()),
+        reference: Some(reference.clone()),
+        ..Verdict::default()
+    };
+    let (code, output) = judge_so_far(&lake, &all);
+    assert_eq!(code, 0, "{output}");
+
+    let files = [lines, counts, reference.join("store.txt"), reference.join("inventory_change_type.txt")];
+    for (file, column, changed) in files.iter().flat_map(|file| each_field_changed(file)) {
+        let was = std::fs::read_to_string(file).unwrap();
+        std::fs::write(file, changed).unwrap();
+        let (code, output) = judge_so_far(&lake, &all);
+        assert!(code == 1 && output.contains("DIFFERS"), "{column} of {}: {output}", file.display());
+        std::fs::write(file, was).unwrap();
+    }
+}
+
+/// A CSV file's texts with one field of its first row changed, each column once.
+fn each_field_changed(file: &Path) -> Vec<(&Path, String, String)> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    let another = |value: &str| match value.parse::<i64>() {
+        Ok(number) => (number + 7).to_string(),
+        Err(_) if value.ends_with('Z') => "2031-02-03T04:05:06Z".to_owned(),
+        Err(_) => format!("{value} changed"),
+    };
+    let changed = |column: usize| {
+        let mut lines: Vec<String> = rows.iter().map(|row| row.join(",")).collect();
+        let mut row: Vec<String> = rows[1].iter().map(|&field| field.to_owned()).collect();
+        row[column] = another(&row[column]);
+        lines[1] = row.join(",");
+        (file, rows[0][column].to_owned(), lines.join("\n") + "\n")
+    };
+    (0..rows[0].len()).map(changed).collect()
 }
 
 #[test]
