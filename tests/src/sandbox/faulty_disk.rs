@@ -32,6 +32,17 @@ pub(super) struct Faults {
     changes_left: Option<(u64, u64)>,
 }
 
+/// What has gone wrong on a disk so far, each as often as it happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Syncs that failed as they were told to.
+    pub syncs: u64,
+    /// Writes that failed as they were told to.
+    pub writes: u64,
+    /// How often the power went by itself, in the middle of something.
+    pub cuts: u64,
+}
+
 /// What the mounts of one disk share.
 pub(super) struct Disk {
     pub(super) image: DiskImage,
@@ -40,6 +51,7 @@ pub(super) struct Disk {
     pub(super) written: u64,
     /// Syncs that succeeded.
     pub(super) syncs: u64,
+    pub(super) failures: Failures,
     /// What the last power cut met.
     cut: Option<Cut>,
 }
@@ -59,6 +71,7 @@ impl Disk {
         match &mut self.faults.changes_left {
             Some((0, seed)) => {
                 let mut rng = ChaCha8Rng::seed_from_u64(*seed);
+                self.failures.cuts += 1;
                 self.cut(power, &mut rng);
                 false
             }
@@ -68,6 +81,20 @@ impl Disk {
             }
             None => true,
         }
+    }
+
+    /// Whether the sync that is asked for now is the one that fails.
+    pub(super) fn fails_sync(&mut self) -> bool {
+        let fails = count_down(&mut self.faults.syncs_left);
+        self.failures.syncs += u64::from(fails);
+        fails
+    }
+
+    /// Whether the write that is asked for now is the one that fails.
+    pub(super) fn fails_write(&mut self) -> bool {
+        let fails = count_down(&mut self.faults.writes_left);
+        self.failures.writes += u64::from(fails);
+        fails
     }
 }
 
@@ -89,7 +116,8 @@ impl FaultyDisk {
         unmount_left_over();
         std::fs::create_dir_all(path).expect("make the folder to mount at");
         let image = DiskImage::new(ROOM, SystemTime::now());
-        let disk = Disk { image, faults: Faults::default(), written: 0, syncs: 0, cut: None };
+        let disk =
+            Disk { image, faults: Faults::default(), written: 0, syncs: 0, failures: Failures::default(), cut: None };
         let mut mounted = Self {
             path: path.to_owned(),
             disk: Arc::new(Mutex::new(disk)),
@@ -172,6 +200,11 @@ impl FaultyDisk {
         disk.image.set_room(ROOM);
     }
 
+    /// What has gone wrong so far.
+    pub fn failures(&self) -> Failures {
+        self.lock().failures
+    }
+
     /// Whether a fault is still to come.
     pub fn has_faults(&self) -> bool {
         let disk = self.lock();
@@ -200,18 +233,6 @@ impl FaultyDisk {
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().expect("the thread that serves it did not panic")
-    }
-}
-
-impl Faults {
-    /// Whether the sync that is asked for now is the one that fails.
-    pub(super) fn fails_sync(&mut self) -> bool {
-        count_down(&mut self.syncs_left)
-    }
-
-    /// Whether the write that is asked for now is the one that fails.
-    pub(super) fn fails_write(&mut self) -> bool {
-        count_down(&mut self.writes_left)
     }
 }
 

@@ -26,7 +26,7 @@ pub use agent::Agent;
 pub use azurite::Azurite;
 pub use clock::Clock;
 pub use disk_image::Cut;
-pub use faulty_disk::FaultyDisk;
+pub use faulty_disk::{Failures, FaultyDisk};
 pub use gcs::Gcs;
 pub use http::{Answer, client, get, get_json, get_within, post, post_by};
 use hub::hash_password;

@@ -10,6 +10,7 @@
 
 mod audit;
 mod disks;
+mod excuse;
 mod fault;
 mod findings;
 mod floor;

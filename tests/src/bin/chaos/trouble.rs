@@ -52,7 +52,6 @@ impl Troubles {
             DiskTrouble::SyncFails(after) => disk.fail_sync_after(after),
             DiskTrouble::WriteFails(after) => disk.fail_write_after(after),
         }
-        wards.has_bad_disk(who);
         self.disks.push((who, until));
         Some(String::new())
     }

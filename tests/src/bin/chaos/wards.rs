@@ -1,12 +1,13 @@
 //! Who looks after the processes, as systemd would: starts what ended, thaws what stands still, and knows why.
 
+use super::excuse::{Life, Reason};
 use super::fault::{Arm, Arms, Fault, Who};
 use super::findings::{Findings, Told};
+use super::options::Form;
 use super::world::World;
-use onhand_common::failpoint::Action;
 use onhand_tests::Hub;
+use onhand_tests::sandbox::{Failures, FaultyDisk};
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 const COMES_BACK: Duration = Duration::from_millis(500);
 /// What was asked to stop gets SIGKILL after.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
-const SIGKILL: i32 = 9;
-const SIGTERM: i32 = 15;
 /// With so much room, no disk is full.
 const PLENTY: u64 = 1 << 30;
 
@@ -34,14 +33,24 @@ struct Ward {
     armed: Option<Arm>,
     /// Somebody else has it in hand.
     taken_away: bool,
-    /// Its disk was bad in this life.
-    bad_disk: bool,
+    /// What had failed on its disk before this life.
+    failed_before: Failures,
+    /// Another hub was on its lake in this life.
+    intruded: bool,
+}
+
+/// A hub that should not be there.
+struct Intruder {
+    hub: Hub,
+    until: Instant,
+    /// What had failed on the lake's disk before it.
+    failed_before: Failures,
 }
 
 /// See the module.
 pub struct Wards {
     wards: Vec<Ward>,
-    intruders: Vec<(Hub, Instant)>,
+    intruders: Vec<Intruder>,
     /// Hubs that were started beside the run's own.
     intruded: usize,
     findings: Findings,
@@ -59,7 +68,8 @@ impl Wards {
             arms: Arms::new(),
             armed: None,
             taken_away: false,
-            bad_disk: false,
+            failed_before: Failures::default(),
+            intruded: false,
         };
         let wards = world.everyone().into_iter().map(ward).collect();
         Self { wards, intruders: Vec::new(), intruded: 0, findings, points: BTreeMap::new() }
@@ -106,14 +116,10 @@ impl Wards {
 
     fn intrude(&mut self, world: &World, until: Instant) {
         self.intruded += 1;
+        self.at(Who::Hub).intruded = true;
         let mut hub = world.intruder(self.intruded);
         hub.start_process();
-        self.intruders.push((hub, until));
-    }
-
-    /// Somebody's disk is bad: its process may end.
-    pub fn has_bad_disk(&mut self, who: Who) {
-        self.at(who).bad_disk = true;
+        self.intruders.push(Intruder { hub, until, failed_before: failures(world, Who::Hub) });
     }
 
     /// Takes a process away: it is killed, and not started before [`Wards::give_back`].
@@ -149,11 +155,24 @@ impl Wards {
         for at in 0..self.wards.len() {
             self.look_after(world, at);
         }
+        self.look_after_intruders(world);
+    }
+
+    fn look_after_intruders(&mut self, world: &World) {
         let now = Instant::now();
         let findings = &self.findings;
-        self.intruders.retain_mut(|(hub, until)| match hub.ended() {
+        self.intruders.retain_mut(|Intruder { hub, until, failed_before }| match hub.ended() {
             Some(status) => {
-                findings.say(&format!("{} ended: {status}", hub.name()));
+                let printed = hub.log_of_this_life();
+                let disk_failed = failures(world, Who::Hub) != *failed_before;
+                // Where an intruder is, there is the run's own hub, too.
+                let life = Life { armed: None, asked_to_stop: false, disk_failed, intruded: true, printed: &printed };
+                match life.reason(status).text() {
+                    Some(excuse) => findings.say(&format!("{} ended ({status}): {excuse}", hub.name())),
+                    None => {
+                        findings.add(format!("{} ended without a reason: {status}\n{}", hub.name(), hub.log_tail()));
+                    }
+                }
                 false
             }
             None if *until <= now => {
@@ -167,6 +186,7 @@ impl Wards {
 
     fn look_after(&mut self, world: &mut World, at: usize) {
         let (now, who) = (Instant::now(), self.wards[at].who);
+        let another_hub = who == Who::Hub && !self.intruders.is_empty();
         let ward = &mut self.wards[at];
         if ward.taken_away {
             return;
@@ -174,7 +194,7 @@ impl Wards {
         if let Some(start_at) = ward.start_at {
             if start_at <= now {
                 ward.start_at = None;
-                ward.bad_disk = world.disks.get(&who).is_some_and(|disk| disk.has_faults() || disk.room() < PLENTY);
+                (ward.failed_before, ward.intruded) = (failures(world, who), another_hub);
                 ward.armed = ward.arms.pop_front();
                 world.launch(who, ward.armed.as_ref());
                 let arm = ward.armed.as_ref().map_or_else(String::new, |arm| format!(", {}", arm.text()));
@@ -189,6 +209,8 @@ impl Wards {
         if let Some(thaw_at) = ward.thaw_at {
             if thaw_at <= now {
                 ward.thaw_at = None;
+                // Until now it could not.
+                ward.stopping = ward.stopping.map(|(_, down)| (now, down));
                 world.program(who).thaw();
                 self.findings.say(&format!("{who} goes on"));
             }
@@ -202,8 +224,14 @@ impl Wards {
                 self.intrude(world, now + 2 * arm.pause);
             }
         } else if ward.stopping.is_some_and(|(since, _)| since + STOPS_WITHIN <= now) {
-            self.findings.say(&format!("{who} does not stop: killed"));
             let down = ward.stopping.map_or(Duration::ZERO, |(_, down)| down);
+            let troubled = world.disks.get(&who).is_some_and(|disk| has_trouble(disk, ward.failed_before));
+            let said = format!("{who} does not stop: killed");
+            if world.form == Form::Embedded && !troubled {
+                self.findings.add(format!("{said}\n{}", world.program(who).log_tail()));
+            } else {
+                self.findings.say(&said);
+            }
             world.program(who).kill();
             let arms = std::mem::take(&mut ward.arms);
             ward.ends(now + down, arms);
@@ -212,45 +240,36 @@ impl Wards {
 
     /// A process has ended, and nobody had killed it. Is there a reason?
     fn ended(&mut self, world: &mut World, at: usize, status: ExitStatus) {
-        let intruded = self.intruded > 0;
         let ward = &mut self.wards[at];
-        let bad_disk = ward.bad_disk;
-        let (who, armed) = (ward.who, ward.armed.take());
-        let (mut pause, stopping) = (COMES_BACK, ward.stopping.take());
-        ward.thaw_at = None;
+        let (who, armed, stopping) = (ward.who, ward.armed.take(), ward.stopping.take());
         let printed = world.program(who).log_of_this_life();
-        let excuse = match armed {
-            Some(arm) if arm.action == Action::Kill && status.signal() == Some(SIGKILL) => {
-                pause = arm.pause;
-                self.reached(who, &arm);
-                None
-            }
-            _ if printed.contains("Fail, at passage") => Some("it was told to fail"),
-            _ if bad_disk => {
-                // What a failed sync left in the kernel's memory is gone by the next start.
-                if let Some(disk) = world.disks.get(&who) {
-                    disk.drop_caches();
-                }
-                Some("its disk was bad")
-            }
-            _ if intruded && printed.contains("another hub has taken this lake over") => Some("it was taken over"),
-            // Before it listens to signals, SIGTERM just ends it; a JVM says so by its exit status.
-            _ if stopping.is_some()
-                && (status.success() || status.signal() == Some(SIGTERM) || status.code() == Some(128 + SIGTERM)) =>
-            {
-                pause = stopping.map_or(pause, |(_, down)| down);
-                Some("it was asked to")
-            }
-            _ => {
+        let life = Life {
+            armed: armed.as_ref(),
+            asked_to_stop: stopping.is_some(),
+            disk_failed: failures(world, who) != ward.failed_before,
+            intruded: ward.intruded,
+            printed: &printed,
+        };
+        let reason = life.reason(status);
+        let pause = match (reason, &armed, stopping) {
+            (Reason::Point, Some(arm), _) => arm.pause,
+            (Reason::AskedTo, _, Some((_, down))) => down,
+            _ => COMES_BACK,
+        };
+        (ward.thaw_at, ward.start_at) = (None, Some(Instant::now() + pause));
+        match (reason, armed) {
+            (Reason::Point, Some(arm)) => self.reached(who, &arm),
+            // What a failed sync left in the kernel's memory is gone by the next start.
+            (Reason::Disk, _) => world.disks.get(&who).into_iter().for_each(FaultyDisk::drop_caches),
+            (Reason::Unknown, _) => {
                 let tail = world.program(who).log_tail();
                 self.findings.add(format!("{who} ended without a reason: {status}\n{tail}"));
-                None
             }
-        };
-        if let Some(excuse) = excuse {
+            _ => {}
+        }
+        if let Some(excuse) = reason.text() {
             self.findings.say(&format!("{who} ended ({status}): {excuse}"));
         }
-        self.wards[at].start_at = Some(Instant::now() + pause);
     }
 
     fn reached(&mut self, who: Who, arm: &Arm) {
@@ -271,9 +290,9 @@ impl Wards {
 
     /// No more points, no more second hubs; everything runs again. What has a point before it is killed once more.
     pub fn heal(&mut self, world: &mut World) {
-        for (mut hub, _) in self.intruders.drain(..) {
-            if hub.runs() {
-                hub.kill();
+        for mut intruder in self.intruders.drain(..) {
+            if intruder.hub.runs() {
+                intruder.hub.kill();
             }
         }
         for ward in &mut self.wards {
@@ -286,6 +305,16 @@ impl Wards {
             ward.start_at = ward.start_at.map(|_| Instant::now());
         }
     }
+}
+
+/// What has failed on somebody's disk so far.
+fn failures(world: &World, who: Who) -> Failures {
+    world.disks.get(&who).map(FaultyDisk::failures).unwrap_or_default()
+}
+
+/// Whether a disk has failed since, or is about to, or is full.
+fn has_trouble(disk: &FaultyDisk, since: Failures) -> bool {
+    disk.failures() != since || disk.has_faults() || disk.room() < PLENTY
 }
 
 impl Ward {

@@ -60,7 +60,7 @@ impl Served {
 
     fn sync(&self, ino: INodeNo) -> Done<()> {
         let mut disk = self.changing()?;
-        if disk.faults.fails_sync() {
+        if disk.fails_sync() {
             disk.image.fail_sync(ino.0);
             return Err(Errno::EIO);
         }
@@ -70,7 +70,7 @@ impl Served {
 
     fn put(&self, ino: INodeNo, offset: u64, data: &[u8]) -> Done<u32> {
         let mut disk = self.changing()?;
-        if disk.faults.fails_write() {
+        if disk.fails_write() {
             return Err(Errno::EIO);
         }
         let written = disk.image.write(ino.0, offset, data, SystemTime::now())?;
