@@ -13,6 +13,8 @@ use std::time::Duration;
 pub const STORES: [i32; 5] = [0, 1, 2, 3, 4];
 /// Gateways and processors of the Kafka form.
 pub const PARTS: usize = 2;
+/// So many of them are in the reference data from the beginning, and renamed.
+const RENAMED: usize = 4;
 /// Nothing happens before.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -50,10 +52,31 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+/// Which stores are called `online`, so that a renaming is one.
+struct Names {
+    online: [bool; RENAMED],
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { online: [true, false, false, false] }
+    }
+}
+
+impl Names {
+    /// The other name of a store.
+    fn rename(&mut self, store: i32) -> Fault {
+        let online = &mut self.online[store as usize];
+        *online = !*online;
+        Fault::Rename { store, online: *online }
+    }
+}
+
 /// What a seed stands for in a form and a length.
 pub fn plan(seed: u64, form: Form, length: Duration) -> Plan {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = shape(form, &mut rng);
+    let mut names = Names::default();
     let mut steps = Vec::new();
     let mut at = FIRST;
     loop {
@@ -61,7 +84,7 @@ pub fn plan(seed: u64, form: Form, length: Duration) -> Plan {
         if at >= length {
             break;
         }
-        let fault = fault(&shape, &mut rng);
+        let fault = fault(&shape, &mut names, &mut rng);
         if let Fault::RollBack { agent } = fault {
             // There has to be an image, some time before.
             let image = at.saturating_sub(millis(&mut rng, 1_000, 8_000)).max(FIRST);
@@ -107,7 +130,7 @@ fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
     }
 }
 
-fn fault(shape: &Shape, rng: &mut ChaCha8Rng) -> Fault {
+fn fault(shape: &Shape, names: &mut Names, rng: &mut ChaCha8Rng) -> Fault {
     let agent = rng.random_range(0..shape.agents.len());
     match rng.random_range(0..100) {
         0..33 => {
@@ -133,7 +156,7 @@ fn fault(shape: &Shape, rng: &mut ChaCha8Rng) -> Fault {
         80..83 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
         80..90 => Fault::RollBack { agent },
         90..94 => Fault::Replace { agent, another_id: rng.random_bool(0.5) },
-        _ => Fault::Rename { store: *STORES[..4].choose(rng).expect("there are stores"), online: rng.random_bool(0.4) },
+        _ => names.rename(*STORES[..RENAMED].choose(rng).expect("there are stores")),
     }
 }
 
@@ -248,7 +271,7 @@ fn millis(rng: &mut ChaCha8Rng, from: u64, to: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -261,6 +284,18 @@ mod tests {
             for plan in &plans {
                 assert!(plan.steps.len() > 15 && plan.steps.iter().all(|step| step.at < MINUTE));
                 assert!(STORES.iter().all(|store| plan.shape.agents.iter().any(|stores| stores.contains(store))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_renaming_changes_the_name() {
+        for seed in 1..=50 {
+            let mut names = BTreeMap::from([(0, true), (1, false), (2, false), (3, false)]);
+            for step in plan(seed, Form::Embedded, 10 * MINUTE).steps {
+                if let Fault::Rename { store, online } = step.fault {
+                    assert_eq!(names.insert(store, online), Some(!online), "{:?}", step.at);
+                }
             }
         }
     }
