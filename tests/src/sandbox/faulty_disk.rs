@@ -193,6 +193,26 @@ impl FaultyDisk {
         self.lock().faults.writes_left = Some(writes);
     }
 
+    /// There is room.
+    pub fn make_room(&self) {
+        self.lock().image.set_room(ROOM);
+    }
+
+    /// The power does not go by itself.
+    pub fn keep_power(&self) {
+        self.lock().faults.changes_left = None;
+    }
+
+    /// No sync is to fail.
+    pub fn keep_syncs(&self) {
+        self.lock().faults.syncs_left = None;
+    }
+
+    /// No write is to fail.
+    pub fn keep_writes(&self) {
+        self.lock().faults.writes_left = None;
+    }
+
     /// There is room, and nothing will fail.
     pub fn heal(&self) {
         let mut disk = self.lock();

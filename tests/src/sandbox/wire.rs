@@ -2,7 +2,7 @@
 //!
 //! What holds:
 //! - It stays where it is, however often what is behind it ends and starts again ([`Wire::lead_to`] if that moves).
-//! - A fault holds until [`Wire::heal`], for connections that are there and (but for [`Wire::half_open`]) for new ones.
+//! - A fault holds until it is taken back or [`Wire::heal`], for connections that are there and (but for [`Wire::half_open`]) for new ones.
 //! - What is done to frames is decided by the seed and the order of the connections. What is no MQTT (TLS) passes as it is.
 
 mod meddler;
@@ -142,6 +142,11 @@ impl Wire {
         lock(&self.shared.condition).bytes_per_second = Some(bytes_per_second.max(1));
     }
 
+    /// Everything goes through as fast as it can.
+    pub fn quicken(&self) {
+        lock(&self.shared.condition).bytes_per_second = None;
+    }
+
     /// Bytes vanish on the connections that are there; they stay open, as when a router has forgotten them. New ones work.
     pub fn half_open(&self, vanishing: Vanishing) {
         for link in lock(&self.shared.links).iter() {
@@ -165,9 +170,14 @@ impl Wire {
         lock(&self.shared.condition).faults.damage = probability;
     }
 
-    /// All is well again. Connections from which bytes are missing end, as the peer of one would end it.
+    /// All is well again.
     pub fn heal(&self) {
         *lock(&self.shared.condition) = Condition::default();
+        self.end_half_open();
+    }
+
+    /// Nothing vanishes any more. Connections from which bytes are missing end, as the peer of one would end it.
+    pub fn end_half_open(&self) {
         for link in lock(&self.shared.links).iter() {
             link.vanishes_to_hub.store(false, SeqCst);
             link.vanishes_to_agent.store(false, SeqCst);

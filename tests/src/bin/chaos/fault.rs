@@ -95,6 +95,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it is only prepared when it is due: [`super::trouble::Troubles`] counts it if it happens.
+    pub fn comes_later(&self) -> bool {
+        matches!(self, Self::Disk { trouble, .. } if trouble.comes_later())
+    }
+
     /// What the report counts it as.
     pub fn kind(&self) -> String {
         let kind = match self {
@@ -131,6 +136,13 @@ impl Fault {
             Self::Appear => "store and change type appear",
         };
         kind.to_owned()
+    }
+}
+
+impl DiskTrouble {
+    /// Whether it waits for something that the process does, which may never come.
+    pub fn comes_later(self) -> bool {
+        matches!(self, Self::PowerCutAfter(_) | Self::SyncFails(_) | Self::WriteFails(_))
     }
 }
 

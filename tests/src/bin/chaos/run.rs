@@ -60,7 +60,7 @@ pub fn run(options: &Options, seed: u64, folder: &Path) -> Told {
         wards: Wards::new(&world, findings.clone()),
         world,
         disks: Disks::default(),
-        troubles: Troubles::new(seed),
+        troubles: Troubles::new(seed, findings.clone()),
         floor,
         findings,
         faults: BTreeMap::new(),
@@ -87,6 +87,7 @@ pub fn run(options: &Options, seed: u64, folder: &Path) -> Told {
         drop(watchers);
     }
     run.wards.count_failures(&mut run.world);
+    run.troubles.happened.iter().for_each(|kind| Told::count(&mut run.faults, kind));
     if !run.findings.list().is_empty() {
         audit::keep_disks(&run.world);
     }
@@ -122,7 +123,7 @@ impl Run {
             while let Some(step) = steps.next_if(|step| step.at <= began.elapsed()) {
                 let happens = self.happen(&step.fault);
                 self.findings.say(&format!("{}{}", if happens { "" } else { "(not now) " }, step.fault));
-                if happens {
+                if happens && !step.fault.comes_later() {
                     Told::count(&mut self.faults, &step.fault.kind());
                 }
             }
@@ -185,7 +186,7 @@ impl Run {
 
     fn look(&mut self) {
         self.wards.look(&mut self.world);
-        self.troubles.look(&mut self.world, &mut self.wards, &self.findings);
+        self.troubles.look(&mut self.world, &mut self.wards);
         self.disks.look(&mut self.world, &mut self.wards, &self.troubles, &self.floor);
         if self.asked.elapsed() >= ASK {
             self.asked = Instant::now();

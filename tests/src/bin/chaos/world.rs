@@ -188,6 +188,20 @@ impl World {
         }
     }
 
+    /// Takes that trouble from a line, and no other.
+    pub fn relieve(&self, agent: usize, trouble: Trouble) {
+        let wire = &self.wires[agent];
+        match trouble {
+            Trouble::Cut => {}
+            Trouble::Refused => wire.refuse(false),
+            Trouble::Slow(_) => wire.quicken(),
+            Trouble::HalfOpen(_) => wire.end_half_open(),
+            Trouble::Repeated(_) => wire.repeat(0.),
+            Trouble::Reordered(_) => wire.reorder(0),
+            Trouble::Damaged(_) => wire.damage(0.),
+        }
+    }
+
     /// Gives an agent an empty device, and perhaps another id; its process must have ended.
     pub fn replace_device(&mut self, at: usize, another_id: bool) {
         let data = self.agents[at].data().to_owned();
