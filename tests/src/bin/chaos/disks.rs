@@ -3,7 +3,7 @@
 //! The tills of the agent wait until it is over, and the agent gets a moment to send what it has: what was acknowledged before
 //! the disk went back must be in silver, so it is worth to have much of it.
 
-use super::fault::Who;
+use super::fault::{Arms, Who};
 use super::floor::Floor;
 use super::ledger::backlog;
 use super::trouble::Troubles;
@@ -35,6 +35,8 @@ pub enum Change {
 struct Swap {
     agent: usize,
     change: Change,
+    /// Points for the lives after it.
+    then: Arms,
     since: Instant,
     killed: bool,
 }
@@ -81,13 +83,13 @@ impl Disks {
     }
 
     /// Begins with a change; the rest comes with [`Disks::look`]. Returns whether it could.
-    pub fn change(&mut self, floor: &Floor, agent: usize, change: Change) -> bool {
+    pub fn change(&mut self, floor: &Floor, agent: usize, change: Change, then: Arms) -> bool {
         let is_there = self.images.get(agent).is_some_and(Option::is_some);
         if self.swaps.iter().any(|swap| swap.agent == agent) || (change == Change::GoesBack && !is_there) {
             return false;
         }
         floor.agents[agent].pause(true);
-        self.swaps.push(Swap { agent, change, since: Instant::now(), killed: false });
+        self.swaps.push(Swap { agent, change, then, since: Instant::now(), killed: false });
         true
     }
 
@@ -152,7 +154,7 @@ impl Disks {
             }
             (Change::GoesBack, None) => {}
         }
-        wards.give_back(Who::Agent(agent));
+        wards.give_back(Who::Agent(agent), std::mem::take(&mut swap.then));
         desk.pause(false);
         true
     }

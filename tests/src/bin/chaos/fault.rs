@@ -78,8 +78,8 @@ pub enum Fault {
     Intruder { stays: Duration },
     /// An image is made of an agent's disk.
     Image { agent: usize },
-    /// An agent's disk goes back to its image.
-    RollBack { agent: usize },
+    /// An agent's disk goes back to its image, and the life after it may have a point.
+    RollBack { agent: usize, then: Arms },
     /// An agent's device is replaced by an empty one: with its id, or with another.
     Replace { agent: usize, another_id: bool },
     /// A line between an agent and the hub is bad for a while.
@@ -162,16 +162,18 @@ impl Who {
 impl Arm {
     /// As the environment variable wants it.
     pub fn text(&self) -> String {
-        format!("{}={}@{}", self.point, self.what(), self.passage)
+        format!("{}@{}", named(self.point, self.action), self.passage)
     }
+}
 
-    fn what(&self) -> &'static str {
-        match self.action {
-            Action::Kill => "kill",
-            Action::Stop => "stop",
-            Action::Fail => "fail",
-        }
-    }
+/// A point and what happens there, as the report counts it.
+pub fn named(point: Failpoint, action: Action) -> String {
+    let what = match action {
+        Action::Kill => "kill",
+        Action::Stop => "stop",
+        Action::Fail => "fail",
+    };
+    format!("{point}={what}")
 }
 
 impl fmt::Display for Who {
@@ -207,7 +209,9 @@ impl fmt::Display for Fault {
             Self::Freeze { who, still } => write!(f, "freeze {who} for {still:?}"),
             Self::Intruder { stays } => write!(f, "a second hub on the lake, for {stays:?}"),
             Self::Image { agent } => write!(f, "an image of the disk of {}", Who::Agent(*agent)),
-            Self::RollBack { agent } => write!(f, "the disk of {} goes back to its image", Who::Agent(*agent)),
+            Self::RollBack { agent, then: arms } => {
+                write!(f, "the disk of {} goes back to its image", Who::Agent(*agent)).and_then(|()| then(f, arms))
+            }
             Self::Replace { agent, another_id } => {
                 let id = if *another_id { "another" } else { "the same" };
                 write!(f, "{} is replaced by an empty device with {id} id", Who::Agent(*agent))

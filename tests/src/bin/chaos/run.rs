@@ -2,7 +2,7 @@
 
 use super::audit::{self, Watchers};
 use super::disks::{Change, Disks};
-use super::fault::{Fault, Who};
+use super::fault::{Arms, Fault, Who};
 use super::findings::{Findings, Told};
 use super::floor::{Desk, Floor};
 use super::keeper::Keeper;
@@ -135,9 +135,9 @@ impl Run {
     fn happen(&mut self, fault: &Fault) -> bool {
         match fault {
             Fault::Image { agent } => self.disks.image(&mut self.world, &mut self.wards, *agent),
-            Fault::RollBack { agent } => self.change_disk(*agent, Change::GoesBack),
+            Fault::RollBack { agent, then } => self.change_disk(*agent, Change::GoesBack, then.clone()),
             Fault::Replace { agent, another_id } => {
-                self.change_disk(*agent, Change::Replaced { another_id: *another_id })
+                self.change_disk(*agent, Change::Replaced { another_id: *another_id }, Arms::new())
             }
             Fault::Line { agent, trouble, lasts } => {
                 self.troubles.on_line(&self.world, *agent, *trouble, *lasts);
@@ -175,8 +175,8 @@ impl Run {
         }
     }
 
-    fn change_disk(&mut self, agent: usize, change: Change) -> bool {
-        !self.troubles.is_off(Who::Agent(agent)) && self.disks.change(&self.floor, agent, change)
+    fn change_disk(&mut self, agent: usize, change: Change, then: Arms) -> bool {
+        !self.troubles.is_off(Who::Agent(agent)) && self.disks.change(&self.floor, agent, change, then)
     }
 
     fn write_stores(&self) {

@@ -1,12 +1,13 @@
 //! What a seed stands for: the shape of a run, and what happens when. Drawn before anything starts, from the seed alone.
 
-use super::fault::{Arm, Arms, DiskTrouble, Fault, Trouble, Who};
+use super::fault::{Arm, Arms, DiskTrouble, Fault, Trouble, Who, named};
 use super::options::Form;
 use onhand_common::failpoint::{Action, Failpoint};
 use onhand_tests::sandbox::Vanishing;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Stores of a run. The first is the online store; the last is not in the reference data at first.
@@ -15,6 +16,8 @@ pub const STORES: [i32; 5] = [0, 1, 2, 3, 4];
 pub const PARTS: usize = 2;
 /// So many of them are in the reference data from the beginning, and renamed.
 const RENAMED: usize = 4;
+/// An agent's line is away so long before an image whose frames are to get new numbers.
+const NOTHING_GOES: Duration = Duration::from_millis(800);
 /// Nothing happens before.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -85,10 +88,17 @@ pub fn plan(seed: u64, form: Form, length: Duration) -> Plan {
             break;
         }
         let fault = fault(&shape, &mut names, &mut rng);
-        if let Fault::RollBack { agent } = fault {
+        if let Fault::RollBack { agent, then } = &fault {
+            let agent = *agent;
             // There has to be an image, some time before.
             let image = at.saturating_sub(millis(&mut rng, 1_000, 8_000)).max(FIRST);
             steps.push(Step { at: image, fault: Fault::Image { agent } });
+            if !then.is_empty() {
+                // With frames in it that the hub does not have yet: those get new numbers when it is back.
+                let cut = image.saturating_sub(NOTHING_GOES);
+                let line = Fault::Line { agent, trouble: Trouble::Refused, lasts: NOTHING_GOES };
+                steps.push(Step { at: cut, fault: line });
+            }
         }
         steps.push(Step { at, fault });
     }
@@ -154,7 +164,7 @@ fn fault(shape: &Shape, names: &mut Names, rng: &mut ChaCha8Rng) -> Fault {
             None => Fault::Line { agent, trouble: Trouble::Cut, lasts: Duration::ZERO },
         },
         80..83 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
-        80..90 => Fault::RollBack { agent },
+        80..90 => Fault::RollBack { agent, then: renumbering(rng) },
         90..94 => Fault::Replace { agent, another_id: rng.random_bool(0.5) },
         _ => names.rename(*STORES[..RENAMED].choose(rng).expect("there are stores")),
     }
@@ -230,6 +240,32 @@ fn arms(shape: &Shape, who: Who, rng: &mut ChaCha8Rng) -> Arms {
         .collect()
 }
 
+/// The point where an agent whose disk went back numbers anew, in half of the cases.
+fn renumbering(rng: &mut ChaCha8Rng) -> Arms {
+    let arm = |rng: &mut ChaCha8Rng| Arm {
+        point: Failpoint::OutboxRenumbered,
+        action: if rng.random_bool(0.7) { Action::Kill } else { Action::Stop },
+        passage: 1,
+        pause: millis(rng, 100, 3_000),
+        replaced: false,
+    };
+    if rng.random_bool(0.5) { Arms::from([arm(rng)]) } else { Arms::new() }
+}
+
+/// All points that some process of a form can be armed with, as the report names them.
+pub fn every_point(form: Form) -> BTreeSet<String> {
+    let everyone = match form {
+        Form::Embedded => vec![Who::Agent(0), Who::Hub],
+        Form::Kafka => vec![Who::Agent(0), Who::Gateway(0), Who::Processor(0)],
+    };
+    let actions = |point| {
+        let fail = can_fail(point).then_some(Action::Fail);
+        [Action::Kill, Action::Stop].into_iter().chain(fail)
+    };
+    let points = everyone.into_iter().flat_map(|who| points(form, who));
+    points.flat_map(|(point, _)| actions(point).map(move |action| named(point, action))).collect()
+}
+
 /// Points that a process passes, and up to which passage one is armed.
 fn points(form: Form, who: Who) -> Vec<(Failpoint, u64)> {
     use Failpoint as P;
@@ -271,7 +307,7 @@ fn millis(rng: &mut ChaCha8Rng, from: u64, to: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -314,14 +350,20 @@ mod tests {
     fn two_hundred_seeds_draw_every_fault_and_every_point_with_every_action() {
         let plans = (1..=200).map(|seed| plan(seed, Form::Embedded, MINUTE));
         let (mut kinds, mut armed) = (BTreeSet::new(), BTreeSet::new());
+        let (mut rolled_back, mut renumbering) = (0, 0);
         for step in plans.flat_map(|plan| plan.steps) {
             kinds.insert(step.fault.kind());
+            if let Fault::RollBack { then, .. } = &step.fault {
+                (rolled_back, renumbering) = (rolled_back + 1, renumbering + then.len());
+            }
             if let Fault::Kill { then, .. } | Fault::Stop { then, .. } = step.fault {
-                armed.extend(then.iter().map(|arm| arm.text().split('@').next().unwrap_or_default().to_owned()));
+                armed.extend(then.iter().map(|arm| named(arm.point, arm.action)));
             }
         }
         assert_eq!(kinds.len(), 33, "{kinds:#?}");
         // 18 points, three of which can fail; the gateways' is elsewhere.
         assert_eq!(armed.len(), 18 * 2 + 3, "{armed:?}");
+        assert_eq!(armed, every_point(Form::Embedded));
+        assert!((2..=3).contains(&(5 * renumbering / rolled_back)), "{renumbering} of {rolled_back}");
     }
 }

@@ -3,7 +3,7 @@
 //! - Troubles of one line or disk may overlap; the end of one does not end another.
 //! - Some wait for what a process does next, and count when they happen, not before: [`Troubles::happened`].
 
-use super::fault::{DiskTrouble, Fault, Trouble, Who};
+use super::fault::{Arms, DiskTrouble, Fault, Trouble, Who};
 use super::findings::Findings;
 use super::wards::Wards;
 use super::world::World;
@@ -146,7 +146,7 @@ impl Troubles {
         self.off.retain(|(who, until)| {
             if *until <= now {
                 world.disks.get_mut(who).expect("it was cut off").restore();
-                wards.give_back(*who);
+                wards.give_back(*who, Arms::new());
             }
             *until > now
         });

@@ -1,7 +1,7 @@
 //! Who looks after the processes, as systemd would: starts what ended, thaws what stands still, and knows why.
 
 use super::excuse::{Life, Reason};
-use super::fault::{Arm, Arms, Fault, Who};
+use super::fault::{Arm, Arms, Fault, Who, named};
 use super::findings::{Findings, Told};
 use super::options::Form;
 use super::world::World;
@@ -137,10 +137,10 @@ impl Wards {
         self.at(who).taken_away
     }
 
-    /// Has it started again.
-    pub fn give_back(&mut self, who: Who) {
+    /// Has it started again, with these points.
+    pub fn give_back(&mut self, who: Who, then: Arms) {
         let ward = self.at(who);
-        ward.taken_away = false;
+        (ward.taken_away, ward.arms) = (false, then);
         ward.start_at = Some(Instant::now());
     }
 
@@ -274,7 +274,7 @@ impl Wards {
 
     fn reached(&mut self, who: Who, arm: &Arm) {
         self.findings.say(&format!("{who} reached {arm}"));
-        Told::count(&mut self.points, arm.text().split('@').next().unwrap_or_default());
+        Told::count(&mut self.points, &named(arm.point, arm.action));
     }
 
     /// Points that were told to fail tell so in the logs only.
