@@ -2,6 +2,7 @@
 
 use super::findings::Told;
 use super::options::Options;
+use super::schedule::every_point;
 use onhand_tests::machine;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -84,10 +85,12 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
     let mut text = format!("# Chaos, {} form\n\n{}\n\n", options.form, summary(done, options, took));
     let mut line = |written: std::fmt::Arguments<'_>| text.write_fmt(written).expect("as any text");
     line(format_args!("- machine: {}\n- commit: {}\n", machine::describe(), machine::commit()));
-    for (title, sums) in [
-        ("What happened", totals(done, |told| &told.faults)),
-        ("Armed points that were reached", totals(done, |told| &told.points)),
-    ] {
+    // With those that were never reached.
+    let mut points: BTreeMap<_, _> = every_point(options.form).into_iter().map(|point| (point, 0)).collect();
+    points.extend(totals(done, |told| &told.points));
+    for (title, sums) in
+        [("What happened", totals(done, |told| &told.faults)), ("Armed points that were reached", points)]
+    {
         line(format_args!("\n## {title}\n\n| what | times |\n|---|---|\n"));
         sums.iter().for_each(|(what, times)| line(format_args!("| {what} | {times} |\n")));
     }
