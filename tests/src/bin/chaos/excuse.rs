@@ -60,10 +60,10 @@ impl Life<'_> {
             Reason::Point
         } else if is_armed(Action::Fail) && with_an_error && says("Fail, at passage") {
             Reason::ToldToFail
-        } else if self.disk_failed && with_an_error {
-            Reason::Disk
         } else if self.intruded && status.code() == Some(TAKEN_OVER) && says("another hub has taken this lake over") {
             Reason::TakenOver
+        } else if self.disk_failed && with_an_error {
+            Reason::Disk
         } else if self.asked_to_stop && is_a_stop(status) {
             Reason::AskedTo
         } else {
