@@ -65,6 +65,7 @@ fn a_sync_and_a_write_fail_when_they_are_told_to() {
     file.write_all(b" or not").unwrap();
     assert!(file.sync_data().is_err() && !disk.has_faults());
     file.sync_data().unwrap();
+    assert_eq!(disk.failures(), Failures { syncs: 1, writes: 1, cuts: 0 });
     disk.drop_caches();
     assert_eq!(&fs::read(disk.path().join("file")).unwrap()[..7], b"durable");
     assert!(!fs::read(disk.path().join("file")).unwrap().ends_with(b"or not"));
@@ -82,6 +83,7 @@ fn the_power_goes_at_the_change_that_was_said() {
     assert!(disk.has_power());
     assert!(file.write_all(b"never").is_err() && !disk.has_power());
     disk.power_cut(&mut rng);
+    assert_eq!(disk.failures(), Failures { cuts: 1, ..Failures::default() }, "it is one, and came by itself");
     disk.restore();
     assert_eq!(fs::read(disk.path().join("file")).unwrap(), b"durable");
 }
