@@ -10,6 +10,12 @@ const SIGTERM: i32 = 15;
 /// What a hub ends with whose lake has another.
 const TAKEN_OVER: i32 = 3;
 
+/// What an agent and a hub say when they work. From then on a full disk is no reason to end; before, whoever started them is to
+/// know.
+const WORKS: [&str; 2] = ["ready agent=", "recovered from the lake"];
+/// What the system says of a full disk.
+const NO_ROOM: &str = "os error 28";
+
 /// What is known of a life that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Life<'a> {
@@ -30,6 +36,7 @@ pub enum Reason {
     Point,
     ToldToFail,
     Disk,
+    StartedFull,
     TakenOver,
     AskedTo,
     /// There is none.
@@ -43,6 +50,7 @@ impl Reason {
             Self::Point | Self::Unknown => None,
             Self::ToldToFail => Some("it was told to fail"),
             Self::Disk => Some("its disk failed"),
+            Self::StartedFull => Some("it could not start on a full disk"),
             Self::TakenOver => Some("it was taken over"),
             Self::AskedTo => Some("it was asked to"),
         }
@@ -64,6 +72,8 @@ impl Life<'_> {
             Reason::TakenOver
         } else if self.disk_failed && with_an_error {
             Reason::Disk
+        } else if with_an_error && says(NO_ROOM) && !WORKS.iter().any(|works| says(works)) {
+            Reason::StartedFull
         } else if self.asked_to_stop && is_a_stop(status) {
             Reason::AskedTo
         } else {
@@ -124,6 +134,16 @@ mod tests {
         let life = Life { disk_failed: true, ..QUIET };
         assert_eq!(life.reason(ended(1)), Reason::Disk);
         assert_eq!((life.reason(killed(6)), life.reason(ended(0))), (Reason::Unknown, Reason::Unknown));
+    }
+
+    #[test]
+    fn a_full_disk_excuses_only_who_could_not_start_on_it() {
+        let life = Life { printed: "No space left on device (os error 28)", ..QUIET };
+        assert_eq!(life.reason(ended(1)), Reason::StartedFull);
+        assert_eq!((life.reason(ended(0)), life.reason(killed(6))), (Reason::Unknown, Reason::Unknown));
+        for works in ["INFO recovered from the lake stores=4\nos error 28", "INFO ready agent=a\nos error 28"] {
+            assert_eq!(Life { printed: works, ..life }.reason(ended(1)), Reason::Unknown, "{works}");
+        }
     }
 
     #[test]
