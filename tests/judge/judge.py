@@ -111,8 +111,6 @@ def judge_reference(judge, folder):
     """Silver's reference data is what its files say."""
     for table, types in REFERENCE.items():
         file = Path(folder) / f"{table}.txt"
-        if not file.exists():
-            continue
         picked = ", ".join(f"CAST({kind.format(f'trim({column})')}) AS {column}" for column, kind in types.items())
         judge.equal(f"reference data of {table}", "silver", f"SELECT {', '.join(types)} FROM {table}", "its file",
                     f"SELECT {picked} FROM read_csv('{file}', header = true, all_varchar = true)")
@@ -140,7 +138,9 @@ def judge_former(judge, lake, wanted):
         if newest and "marks" not in newest:
             said[version] = newest
     former = list(said)
-    picked = sorted({former[at * len(former) // wanted] for at in range(wanted)}) if former else []
+    if not former:
+        raise LogError(f"{log}: no former version says which silver it reflects")
+    picked = sorted({former[at * len(former) // wanted] for at in range(wanted)})
     for version in picked:
         for table in ["store", "inventory_change_type", "latest_inventory_snapshot", "inventory_change"]:
             load(judge.connection, lake, f"silver/{table}", said[version][table])
@@ -153,6 +153,8 @@ def judge_sent(judge, what, table, types, file, free):
     """A table of silver holds each row of one CSV file once, beside them at most rows of another, and nothing else. Columns
     that the file does not have may hold anything."""
     header = Path(file).read_text().split("\n", 1)[0].split(",")
+    if unknown := [column for column in header if column not in types]:
+        raise LogError(f"{file}: {table} has no {', '.join(unknown)}")
     types = {column: kind for column, kind in types.items() if column in header}
     columns = ", ".join(types)
     picked = ", ".join(f"CAST({kind.format(column)}) AS {column}" for column, kind in types.items())

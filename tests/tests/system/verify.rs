@@ -119,7 +119,8 @@ fn the_judge_sees_each_field_of_what_was_sent() {
     let (code, output) = judge_so_far(&lake, &all);
     assert_eq!(code, 0, "{output}");
 
-    let files = [lines, counts, reference.join("store.txt"), reference.join("inventory_change_type.txt")];
+    let references = ["store.txt", "inventory_change_type.txt", "item.txt"].map(|name| reference.join(name));
+    let files = [vec![lines.clone(), counts], references.into()].concat();
     for (file, column, changed) in files.iter().flat_map(|file| each_field_changed(file)) {
         let was = std::fs::read_to_string(file).unwrap();
         std::fs::write(file, changed).unwrap();
@@ -127,6 +128,27 @@ fn the_judge_sees_each_field_of_what_was_sent() {
         assert!(code == 1 && output.contains("DIFFERS"), "{column} of {}: {output}", file.display());
         std::fs::write(file, was).unwrap();
     }
+
+    // What it cannot compare it does not pass over: a column that silver does not have, a file that is not there.
+    let misspelt = std::fs::read_to_string(&lines).unwrap().replacen("date_time", "datetime", 1);
+    let misspelt = Verdict { lines: Some(sandbox.write("misspelt.csv", &misspelt)), ..all.clone() };
+    let nowhere = Verdict { reference: Some(sandbox.path("nowhere")), ..all };
+    for expected in [misspelt, nowhere] {
+        let (code, output) = judge_so_far(&lake, &expected);
+        assert!(code == 2 && output.contains("cannot tell"), "{code}: {output}");
+    }
+}
+
+#[test]
+fn where_gold_has_no_former_version_the_judge_does_not_say_that_it_judged_one() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    let lake = sandbox.lake();
+    let (code, output) = judge_says(&lake);
+    assert_eq!(code, 0, "{output}");
+    let (code, output) = judge_so_far(&lake, &Verdict { former: Some(4), ..Verdict::default() });
+    assert!(code == 2 && output.contains("no former version"), "{code}: {output}");
 }
 
 /// A CSV file's texts with one field of its first row changed, each column once.
