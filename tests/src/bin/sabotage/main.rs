@@ -1,7 +1,7 @@
 //! `cargo sabotage`: takes protections out of agent and hub, one at a time, and expects the tests to notice.
 //!
 //! Each file of tests/sabotage is a patch with a head that says what it takes out and who has to notice. It is applied to a copy
-//! of the tree; agent and hub are built from that and put in a folder of their own; then the ones who should notice run against
+//! of the tree; agent, hub and simulator are built from that and put in a folder of their own; then the ones who should notice run against
 //! them, as they are. Whoever passes has tested nothing.
 
 mod patch;
@@ -94,7 +94,7 @@ fn run(options: &Options) -> Result<usize, String> {
     Ok(missed)
 }
 
-/// Builds agent and hub without the protection, and has the noticers run against them; returns what those said.
+/// Builds agent, hub and simulator without the protection, and has the noticers run against them; returns what those said.
 fn sabotage(tree: &Tree, release: &Path, patch: &Patch) -> Result<String, String> {
     tree.with(patch)?;
     let folder = tree.folder_of(&patch.name)?;

@@ -18,11 +18,11 @@ pub struct Tree {
 }
 
 /// The packages that a patch may change, as cargo names them.
-const SPOILT: [&str; 4] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub"];
+const SPOILT: [&str; 5] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub", "onhand-simulator"];
 /// The workspace's other packages that are built with those.
 const WITH_THEM: [&str; 1] = ["onhand-tests"];
-/// What is built of them.
-const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
+/// What is built of them; the simulator since it has agents and a hub within it, which some tests run.
+const BUILT: [&str; 3] = ["onhand-agent", "onhand-hub", "onhand-simulator"];
 /// What cargo keeps in a target folder of what it has built.
 const KEPT: [&str; 3] = ["deps", "build", ".fingerprint"];
 
@@ -89,7 +89,7 @@ impl Tree {
         Ok(folder)
     }
 
-    /// Builds agent and hub from the copy, and puts them into a folder.
+    /// Builds agent, hub and simulator from the copy, and puts them into a folder.
     pub fn build(&self, into: &Path) -> Result<(), String> {
         run(self.spoilt(&["build", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name])))?;
         for built in BUILT {
