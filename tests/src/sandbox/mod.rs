@@ -41,10 +41,17 @@ pub use s3::S3;
 pub use wire::{FrameFaults, Meddled, Vanishing, Wire};
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// A wait that takes longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+/// A wait that takes longer has failed: the seconds that `ONHAND_PATIENCE` says in the environment; 240, otherwise.
+pub fn patience() -> Duration {
+    static SECONDS: LazyLock<u64> = LazyLock::new(|| match std::env::var("ONHAND_PATIENCE") {
+        Ok(said) => said.parse().unwrap_or_else(|_| panic!("ONHAND_PATIENCE is no number of seconds: {said}")),
+        Err(_) => 240,
+    });
+    Duration::from_secs(*SECONDS)
+}
 
 /// A temporary folder with reference data in it. With `ONHAND_KEEP` in the environment it stays behind.
 pub struct Sandbox {
@@ -142,11 +149,11 @@ impl Default for Sandbox {
 /// Asks until the answer is yes.
 ///
 /// # Panics
-/// If it takes longer than [`PATIENCE`]; `what` says what was waited for, `context` what there is to see then.
+/// If it takes longer than [`patience`]; `what` says what was waited for, `context` what there is to see then.
 pub fn wait_until(what: &str, context: impl Fn() -> String, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
+    let (began, patience) = (Instant::now(), patience());
     while !done() {
-        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}, in vain\n{}", context());
+        assert!(began.elapsed() < patience, "waited {patience:?} until {what}, in vain\n{}", context());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -154,7 +161,7 @@ pub fn wait_until(what: &str, context: impl Fn() -> String, mut done: impl FnMut
 /// As [`wait_until`], of what takes as long as there is to do: patience begins anew whenever less is left than ever before.
 ///
 /// # Panics
-/// If nothing changes for [`PATIENCE`].
+/// If nothing changes for [`patience`].
 pub fn wait_until_none_left(what: &str, context: impl Fn() -> String, mut left: impl FnMut() -> Option<u64>) {
     let (mut changed, mut least) = (Instant::now(), u64::MAX);
     loop {
@@ -164,7 +171,7 @@ pub fn wait_until_none_left(what: &str, context: impl Fn() -> String, mut left: 
             _ => {}
         }
         let waited = changed.elapsed();
-        assert!(waited < PATIENCE, "waited {waited:?} until {what}, and {least} did not grow less\n{}", context());
+        assert!(waited < patience(), "waited {waited:?} until {what}, and {least} did not grow less\n{}", context());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

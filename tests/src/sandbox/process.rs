@@ -1,6 +1,6 @@
 //! One process: its log, its end.
 
-use super::PATIENCE;
+use super::patience;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -41,7 +41,13 @@ impl Process {
         let began = Instant::now();
         while !ready(&self.printed()) {
             assert!(self.ended().is_none(), "{} ended instead of starting\n{}", self.name, self.log_tail());
-            assert!(began.elapsed() < PATIENCE, "{} is not up after {PATIENCE:?}\n{}", self.name, self.log_tail());
+            assert!(
+                began.elapsed() < patience(),
+                "{} is not up after {:?}\n{}",
+                self.name,
+                patience(),
+                self.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -1,15 +1,13 @@
 //! Hostile HTTP at agent and hub: slow, oversized, malformed, pipelined, too many. Whoever hangs about is cut off, and a till
 //! goes on being served.
 
-use onhand_tests::sandbox::{HubOptions, get, post, settle};
+use onhand_tests::sandbox::{HubOptions, get, patience, post, settle};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A wait that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(240);
 /// The most connections that agent and hub have, as they say it.
 const MOST_CONNECTIONS: usize = 256;
 
@@ -24,8 +22,8 @@ impl Client {
     fn open(url: &str) -> Self {
         let address = url.strip_prefix("http://").expect("an http URL");
         let stream = TcpStream::connect(address).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_read_timeout(Some(patience())).expect("a timeout can be set");
+        stream.set_write_timeout(Some(patience())).expect("a timeout can be set");
         Self { stream, received: Vec::new() }
     }
 
@@ -53,7 +51,7 @@ impl Client {
             match self.stream.read(&mut piece) {
                 Ok(read @ 1..) => self.received.extend_from_slice(&piece[..read]),
                 Ok(0) => return None,
-                Err(error) if is_wait(&error) => panic!("no answer and no end within {PATIENCE:?}"),
+                Err(error) if is_wait(&error) => panic!("no answer and no end within {:?}", patience()),
                 Err(_) => return None,
             }
         }
@@ -84,7 +82,7 @@ fn is_wait(error: &std::io::Error) -> bool {
 fn trickle(mut client: Client, what: String, piece: &'static str) -> String {
     let began = Instant::now();
     while client.send(piece) && !client.is_ended(Duration::from_millis(500)) {
-        assert!(began.elapsed() < PATIENCE, "{what}: was not cut off within {PATIENCE:?}");
+        assert!(began.elapsed() < patience(), "{what}: was not cut off within {:?}", patience());
     }
     what
 }
@@ -96,7 +94,7 @@ fn never_read(mut client: Client, what: String, path: &str) -> String {
     client.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
     // What was cut off in the middle is no matter: nobody is there to see the answer.
     while client.stream.write(request.as_bytes()).map_or_else(|error| is_wait(&error), |_| true) {
-        assert!(began.elapsed() < PATIENCE, "{what}: was not cut off within {PATIENCE:?}");
+        assert!(began.elapsed() < patience(), "{what}: was not cut off within {:?}", patience());
     }
     what
 }

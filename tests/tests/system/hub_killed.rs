@@ -1,6 +1,6 @@
 //! `kill -9` of the hub, as often as one likes: in the end silver holds every accepted line once, and gold equals the rule.
 
-use onhand_tests::sandbox::{HubOptions, PATIENCE, settle};
+use onhand_tests::sandbox::{HubOptions, patience, settle};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ fn a_hub_that_dies_before_gold_while_silver_is_merged_starts_from_what_gold_refl
         hub.start_process();
         let began = Instant::now();
         while hub.runs() {
-            assert!(began.elapsed() < PATIENCE, "it does not die\n{}", hub.log_tail());
+            assert!(began.elapsed() < patience(), "it does not die\n{}", hub.log_tail());
             std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(hub.ended().and_then(|status| status.signal()), Some(SIGKILL), "{}", hub.log_tail());

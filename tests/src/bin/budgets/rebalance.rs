@@ -214,7 +214,7 @@ async fn look(client: &reqwest::Client, store: i32, processors: &Mutex<Vec<Strin
             last = asked;
         } else {
             missing = true;
-            assert!(last.elapsed() < onhand_tests::sandbox::PATIENCE, "store {store} stays without an owner");
+            assert!(last.elapsed() < onhand_tests::sandbox::patience(), "store {store} stays without an owner");
         }
     }
     gaps
