@@ -52,6 +52,17 @@ fn count_files_are_taken_once_each_through_a_kill() {
                     .is_some_and(|item| item["snapshot_quantity"].as_i64().is_some_and(|q| q == 120 * 3 + 9))
         },
     );
+    // All that is in the lake by now; the last file is behind the others, of which the next hub takes none again.
+    settle(&hub, &[&agent]);
+    hub.kill();
+    let text = count_file(&mut till, 3, 12);
+    std::fs::write(folder.join("inventory_snapshot_3_2021-01-12 00:00:00"), text).unwrap();
+    hub.restart();
+    wait_until(
+        "the count of after the second kill is there",
+        || hub.log_tail(),
+        || hub.item(3, 120).is_some_and(|item| item["uncounted"] == false),
+    );
     settle(&hub, &[&agent]);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
