@@ -1,8 +1,11 @@
 //! `cargo sabotage`: takes protections out of agent and hub, one at a time, and expects the tests to notice.
 //!
 //! Each file of tests/sabotage is a patch with a head that says what it takes out and who has to notice. It is applied to a copy
-//! of the tree; agent, hub and simulator are built from that and put in a folder of their own; then the ones who should notice run against
-//! them, as they are. Whoever passes has tested nothing.
+//! of the tree; agent, hub and simulator are built from that and put in a folder of their own; then the ones who should notice run
+//! against them, as they are. Whoever passes has tested nothing.
+//!
+//! While those run, the next patch is built: they need nothing of the copy. Tests that are linked with what is spoilt do, and run
+//! before the copy is changed again.
 
 mod patch;
 mod report;
@@ -14,8 +17,12 @@ use patch::{Noticer, Patch};
 use report::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tree::Tree;
+
+/// How long a test waits for what does not come, in seconds: without what was taken out, much does not.
+const PATIENCE: &str = "75";
 
 /// Takes protections out of agent and hub, one at a time, and expects the tests to notice.
 #[derive(Debug, Parser)]
@@ -72,20 +79,43 @@ fn run(options: &Options) -> Result<usize, String> {
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
     let mut outcomes = Vec::new();
-    for patch in chosen {
-        bar.set_message(format!("without {}", patch.takes_out));
-        let started = Instant::now();
-        let result =
-            if options.check { tree.with(patch).map(|()| "fits".to_owned()) } else { sabotage(&tree, &release, patch) };
+    let mut ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
         let noticers = patch.noticers.iter().map(Noticer::to_string).collect();
         let (name, takes_out) = (patch.name.clone(), patch.takes_out.clone());
-        outcomes.push(Outcome { name, takes_out, noticers, result, took: started.elapsed() });
-        bar.println(outcomes.last().expect("one was added").line());
+        outcomes.push(Outcome { name, takes_out, noticers, result, took });
+        bar.suspend(|| println!("{}", outcomes.last().expect("one was added").line()));
         bar.inc(1);
-        if let Some(file) = &options.report {
-            let written = report::write(file, &outcomes, &all);
-            written.map_err(|error| format!("write {}: {error}", file.display()))?;
+        let Some(file) = &options.report else { return Ok(()) };
+        report::write(file, &outcomes, &all).map_err(|error| format!("write {}: {error}", file.display()))
+    };
+    if options.check {
+        for patch in chosen {
+            ended(patch, tree.with(patch).map(|()| "fits".to_owned()), Duration::ZERO)?;
         }
+    } else {
+        // Without room in it: what is built waits for whoever runs it, one patch ahead.
+        let (built, next) = mpsc::sync_channel(0);
+        std::thread::scope(|scope| {
+            let (tree, release, bar) = (&tree, &release, &bar);
+            scope.spawn(move || {
+                for patch in chosen {
+                    let started = Instant::now();
+                    let spoilt = spoil(tree, release, patch);
+                    if built.send((patch, spoilt, started.elapsed())).is_err() {
+                        return;
+                    }
+                }
+            });
+            // Dropped on the way out, whatever way: nothing more is built then.
+            let next = next;
+            for (patch, spoilt, took) in &next {
+                bar.set_message(format!("without {}", patch.takes_out));
+                let started = Instant::now();
+                let result = spoilt.and_then(|spoilt| notice_all(tree, release, patch, spoilt));
+                ended(patch, result, took + started.elapsed())?;
+            }
+            Ok::<(), String>(())
+        })?;
     }
     bar.finish_and_clear();
     let missed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
@@ -94,24 +124,42 @@ fn run(options: &Options) -> Result<usize, String> {
     Ok(missed)
 }
 
-/// Builds agent, hub and simulator without the protection, and has the noticers run against them; returns what those said.
-fn sabotage(tree: &Tree, release: &Path, patch: &Patch) -> Result<String, String> {
+/// What was built without a protection, and what those said already who are linked with it.
+struct Spoilt {
+    folder: PathBuf,
+    linked: Vec<Option<Result<String, String>>>,
+}
+
+/// Builds agent, hub and simulator without the protection, and runs the noticers that need the copy.
+fn spoil(tree: &Tree, release: &Path, patch: &Patch) -> Result<Spoilt, String> {
     tree.with(patch)?;
     let folder = tree.folder_of(&patch.name)?;
-    if patch.noticers.iter().any(|noticer| !matches!(noticer, Noticer::Linked { .. })) {
+    let is_linked = |noticer: &Noticer| matches!(noticer, Noticer::Linked { .. });
+    if !patch.noticers.iter().all(is_linked) {
         tree.build(&folder)?;
     }
-    let said = patch.noticers.iter().enumerate().map(|(number, noticer)| {
-        let log = folder.join(format!("noticer-{}.log", number + 1));
-        notice(tree, noticer, release, &folder, &log)
-    });
+    let run = |(number, noticer)| is_linked(noticer).then(|| notice(tree, noticer, release, &folder, number));
+    let linked = patch.noticers.iter().enumerate().map(run).collect();
+    Ok(Spoilt { folder, linked })
+}
+
+/// Has the other noticers run against what was built; returns what all said.
+fn notice_all(tree: &Tree, release: &Path, patch: &Patch, spoilt: Spoilt) -> Result<String, String> {
+    let Spoilt { folder, linked } = spoilt;
+    let said = patch
+        .noticers
+        .iter()
+        .zip(linked)
+        .enumerate()
+        .map(|(number, (noticer, said))| said.unwrap_or_else(|| notice(tree, noticer, release, &folder, number)));
     let said: Result<Vec<String>, String> = said.collect();
     tree.remove_binaries(&folder);
     Ok(said?.join("; "))
 }
 
-/// Runs a noticer; returns what it says when it fails, as it should.
-fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, log: &Path) -> Result<String, String> {
+/// Runs a noticer, the patch's `number`th; returns what it says when it fails, as it should.
+fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, number: usize) -> Result<String, String> {
+    let log = binaries.join(format!("noticer-{}.log", number + 1));
     let cannot = |error: std::io::Error| format!("run {noticer}: {error}");
     let mut command = match noticer {
         Noticer::Chaos(arguments) => {
@@ -119,7 +167,11 @@ fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, log: 
             command.args(arguments);
             command
         }
-        Noticer::Test { program, name } => only(&tree.test_program(program)?, name),
+        Noticer::Test { program, name } => {
+            let mut command = only(&tree.test_program(program)?, name);
+            command.env("ONHAND_PATIENCE", PATIENCE);
+            command
+        }
         Noticer::Linked { of, name } => {
             let (program, folder) = tree.spoilt_test_program(of)?;
             let mut command = only(&program, name);
@@ -127,11 +179,11 @@ fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, log: 
             command
         }
     };
-    let output = std::fs::File::create(log).map_err(cannot)?;
+    let output = std::fs::File::create(&log).map_err(cannot)?;
     let errors = output.try_clone().map_err(cannot)?;
     command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
     let status = command.status().map_err(cannot)?;
-    let said = std::fs::read(log).map_err(cannot)?;
+    let said = std::fs::read(&log).map_err(cannot)?;
     let said = String::from_utf8_lossy(&said);
     let reason = report::reason(&said);
     if said.contains("running 0 tests") {
