@@ -366,4 +366,20 @@ mod tests {
         assert_eq!(armed, every_point(Form::Embedded));
         assert!((2..=3).contains(&(5 * renumbering / rolled_back)), "{renumbering} of {rolled_back}");
     }
+
+    #[test]
+    fn every_kind_of_process_is_killed_and_stopped_and_frozen() {
+        let forms = [
+            (Form::Embedded, &["agent", "hub", "mosquitto"][..]),
+            (Form::Kafka, &["agent", "gateway", "processor", "mosquitto", "kafka"]),
+        ];
+        for (form, everyone) in forms {
+            let plans = (1..=200).map(|seed| plan(seed, form, MINUTE));
+            let kinds: BTreeSet<_> = plans.flat_map(|plan| plan.steps).map(|step| step.fault.kind()).collect();
+            for (who, what) in everyone.iter().flat_map(|who| ["killed", "stopped", "frozen"].map(|what| (who, what))) {
+                let wanted = format!("{who} {what}");
+                assert!(kinds.iter().any(|kind| kind.starts_with(&wanted)), "{form}: {wanted} is not in {kinds:#?}");
+            }
+        }
+    }
 }
