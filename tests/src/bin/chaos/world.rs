@@ -7,7 +7,7 @@ use onhand_common::failpoint;
 use onhand_tests::sandbox::{Clock, FaultyDisk, HubOptions, Wire};
 use onhand_tests::sandbox::{Kafka, Mosquitto, Part, Process, Program, get_within};
 use onhand_tests::{Agent, Hub, Sandbox};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct World {
     pub clocks: BTreeMap<Who, Clock>,
     /// Generations of each agent's device: a new id has a new one.
     generations: Vec<u32>,
+    /// Agents whose outbox lost epochs that the hub knows.
+    lost_epochs: BTreeSet<usize>,
     hub_options: HubOptions,
 }
 
@@ -69,6 +71,7 @@ impl World {
             disks,
             clocks,
             generations: vec![0; shape.agents.len()],
+            lost_epochs: BTreeSet::new(),
             hub_options: HubOptions { more: more.clone(), ..HubOptions::default() },
             broker,
         };
@@ -207,12 +210,23 @@ impl World {
         let data = self.agents[at].data().to_owned();
         std::fs::remove_dir_all(&data).expect("an agent's folder can be removed");
         std::fs::create_dir_all(&data).expect("it can be made again");
+        // An id that is new has no epochs yet.
+        if !another_id || self.generations[at] + 1 >= GENERATIONS {
+            self.lost_epochs.insert(at);
+        }
         if another_id {
             self.generations[at] = (self.generations[at] + 1) % GENERATIONS;
             let id = agent_id(at, self.generations[at]);
             let url = self.url_for(at, &id);
             self.agents[at].rename(&id, &url);
         }
+    }
+
+    /// Whether an agent's later epoch may be the lower one, so that its numbers do not tell in which order its counts came. An
+    /// outbox draws an epoch above all that it knows, and not below the clock: it has to have lost some, and its clock has to be
+    /// wrong. The hub's clock has no part in it.
+    pub fn epochs_may_fall(&self) -> bool {
+        self.lost_epochs.iter().any(|agent| self.clocks.contains_key(&Who::Agent(*agent)))
     }
 
     /// Whether the hub says that all it took is in gold.
