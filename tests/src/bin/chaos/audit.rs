@@ -152,7 +152,7 @@ fn judge_former(whole: &Path, form: Form, findings: &Findings, told: &mut Told) 
     }
     let (code, output) = judge_so_far(whole, &Verdict { former: Some(FORMER), any_order: true, ..Verdict::default() });
     let judged = output.lines().find_map(|line| line.strip_prefix("former versions judged: "));
-    told.former_versions = judged.map_or(0, |list| list.matches(|c: char| c == ',' || c == ']').count() as u64);
+    told.former_versions = judged.map_or(0, |list| list.matches([',', ']']).count() as u64);
     if code == 0 && told.former_versions > 0 {
         findings.say(&format!("former versions judged: {}", judged.unwrap_or_default()));
     } else {
