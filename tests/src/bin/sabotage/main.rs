@@ -78,6 +78,7 @@ fn run(options: &Options) -> Result<usize, String> {
     let bar = ProgressBar::new(chosen.len() as u64);
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
+    let commit = report::commit();
     let mut outcomes = Vec::new();
     let mut ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
         let noticers = patch.noticers.iter().map(Noticer::to_string).collect();
@@ -86,7 +87,7 @@ fn run(options: &Options) -> Result<usize, String> {
         bar.suspend(|| println!("{}", outcomes.last().expect("one was added").line()));
         bar.inc(1);
         let Some(file) = &options.report else { return Ok(()) };
-        report::write(file, &outcomes, &all).map_err(|error| format!("write {}: {error}", file.display()))
+        report::write(file, &outcomes, &all, &commit).map_err(|error| format!("write {}: {error}", file.display()))
     };
     if options.check {
         for patch in chosen {

@@ -52,14 +52,19 @@ who have to notice, each of them, were run against that. A row stays until its p
 |---|---|---|---|---|---|
 ";
 
-/// Writes what became of them to a file; rows of others that are still there stay.
+/// The commit of the tree, with a plus if anything differs from it. The report itself would, once a row of it is written: ask
+/// before that.
+pub fn commit() -> String {
+    machine::commit() + if machine::has_changes() { "+" } else { "" }
+}
+
+/// Writes what became of them at a commit to a file; rows of others that are still there stay.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch]) -> std::io::Result<()> {
+pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch], commit: &str) -> std::io::Result<()> {
     let before = std::fs::read_to_string(file).unwrap_or_default();
-    let commit = machine::commit() + if machine::has_changes() { "+" } else { "" };
-    let done = outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.row(&commit)));
+    let done = outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.row(commit)));
     std::fs::write(file, merged(&before, done, all.iter().map(|patch| patch.name.as_str())))
 }
 
