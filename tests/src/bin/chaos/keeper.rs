@@ -3,7 +3,7 @@
 //! It looks at the lake again and again, and links (from a disk of its own: copies) each file of silver and gold that it has not
 //! seen. A file that came and went between two looks would be missed; the audit would find its version not compared.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Time between two looks. The shortest retention of a run is 8 s.
 const LOOK: Duration = Duration::from_millis(150);
@@ -32,7 +32,7 @@ impl Keeper {
         let stop = Arc::new(AtomicBool::new(false));
         let (from, to, stopped) = (lake.to_owned(), kept.clone(), Arc::clone(&stop));
         let work = move || {
-            let mut seen = BTreeSet::new();
+            let mut seen = Seen::new();
             loop {
                 let last = stopped.load(SeqCst);
                 keep_new(&from, &to, &mut seen);
@@ -70,11 +70,21 @@ impl Keeper {
     }
 }
 
-fn keep_new(lake: &Path, kept: &Path, seen: &mut BTreeSet<PathBuf>) {
+/// Files that are kept; of log entries, as they were when.
+type Seen = BTreeMap<PathBuf, Option<SystemTime>>;
+
+fn keep_new(lake: &Path, kept: &Path, seen: &mut Seen) {
     for file in KEPT.iter().flat_map(|folder| files_below(lake, Path::new(folder))) {
+        let (there, copy) = (lake.join(&file), kept.join(&file));
+        // A power cut may take an entry away, and another one get its name.
+        let written = entry_version(&file).and_then(|_| fs::metadata(&there).ok()?.modified().ok());
+        if seen.get(&file) == Some(&written) {
+            continue;
+        }
+        let _ = fs::remove_file(&copy);
         // What is gone already, or on a disk that has trouble, is tried again as long as it is listed.
-        if !seen.contains(&file) && give(&lake.join(&file), &kept.join(&file)).is_ok() {
-            seen.insert(file);
+        if give(&there, &copy).is_ok() {
+            seen.insert(file, written);
         }
     }
 }
@@ -109,16 +119,16 @@ fn give(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The version of a log entry, or of a checkpoint.
+/// The version of a log entry. (Of a checkpoint: none. It is one more way to say what entries say.)
 fn entry_version(file: &Path) -> Option<u64> {
     let in_log = file.parent().is_some_and(|folder| folder.ends_with("_delta_log"));
-    in_log.then(|| file.file_name()?.to_str()?.get(..20)?.parse().ok()).flatten()
+    in_log.then(|| file.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()).flatten()
 }
 
 fn is_before_all(version: u64, entry: &Path) -> bool {
     let log = entry.parent().expect("an entry lies in a log");
     let others = fs::read_dir(log).into_iter().flatten().flatten();
-    others.filter(|other| is_finished(&other.file_name())).all(|other| entry_version(&other.path()) > Some(version))
+    others.filter_map(|other| entry_version(&other.path())).all(|other| other > version)
 }
 
 #[cfg(test)]
@@ -138,9 +148,12 @@ mod tests {
         (0..4).for_each(|version| write(&entry(version), "first"));
         write("gold/inventory_current/store_id=1/a.parquet", "rows");
         write("gold/inventory_current/store_id=1/b.parquet#1", "half");
-        let mut seen = BTreeSet::new();
+        let mut seen = Seen::new();
         keep_new(&lake, &kept, &mut seen);
         assert_eq!(seen.len(), 5);
+        // The lake's log begins with a checkpoint, of which the entry is gone.
+        write(&format!("gold/inventory_current/_delta_log/{:020}.checkpoint.parquet", 1), "state");
+        fs::remove_file(lake.join(entry(1))).unwrap();
         for gone in [entry(0), entry(3), "gold/inventory_current/store_id=1/a.parquet".to_owned()] {
             fs::remove_file(lake.join(gone)).unwrap();
         }
@@ -149,6 +162,7 @@ mod tests {
         Keeper::start(&lake, kept).whole(&whole).unwrap();
         let read = |name: &str| fs::read_to_string(whole.join(name)).ok();
         assert_eq!(read(&entry(0)).as_deref(), Some("first"));
+        assert_eq!(read(&entry(1)).as_deref(), Some("first"));
         assert_eq!(read(&entry(2)).as_deref(), Some("then"));
         assert_eq!(read(&entry(3)), None);
         assert_eq!(read("gold/inventory_current/store_id=1/a.parquet").as_deref(), Some("rows"));
