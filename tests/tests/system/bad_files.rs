@@ -59,7 +59,10 @@ fn a_drop_folders_files_are_taken_whole_or_rejected_with_a_reason() {
         assert!(reason.contains("reason: ") && !reason.contains("line: 0"), "{name}: {reason}");
     }
     let mut till = Till::new(1, 11);
-    till.ledger.transaction(&json!({"trans_id": "d-1", "store_id": 1, "items": [{"item_id": 10, "quantity": -3}, {"item_id": 11, "quantity": -4}]}));
+    till.ledger.transaction(&json!({
+        "trans_id": "d-1", "store_id": 1, "date_time": "2021-01-02T09:00:00Z", "change_type_id": 1,
+        "items": [{"item_id": 10, "quantity": -3}, {"item_id": 11, "quantity": -4}]
+    }));
     till.ledger.count(&json!({"store_id": 1, "item_id": 10, "date_time": "2021-01-01T00:00:00Z", "quantity": 50}));
     let sale = till.document();
     till.send(&agent, &sale);
