@@ -7,6 +7,10 @@ use std::time::Instant;
 
 /// Most findings that are kept: the first say enough.
 const MOST: usize = 20;
+/// Fewer damaged frames in a campaign say nothing.
+const DAMAGE_THAT_SAYS_SOMETHING: u64 = 200;
+/// One of so many damaged frames is in quarantine at least.
+const QUARANTINED_OF: u64 = 3;
 /// Lines of a finding that a summary shows.
 const LINES_IN_SHORT: usize = 8;
 
@@ -82,5 +86,30 @@ impl Told {
     /// Counts something.
     pub fn count(map: &mut BTreeMap<String, u64>, what: &str) {
         *map.entry(what.to_owned()).or_default() += 1;
+    }
+}
+
+/// What is wrong with what became of damaged frames, over a whole campaign. Of one run nothing can be said: a hub that dies
+/// before its next commit forgets some.
+pub fn too_few_in_quarantine(done: &[Told]) -> Option<String> {
+    let sum = |of: fn(&Told) -> u64| done.iter().map(of).sum::<u64>();
+    let (damaged, quarantined) = (sum(|told| told.damaged), sum(|told| told.quarantined));
+    (damaged >= DAMAGE_THAT_SAYS_SOMETHING && quarantined < damaged / QUARANTINED_OF).then(|| {
+        format!("{damaged} frames were damaged on their way and {quarantined} are in quarantine, fewer than a third")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_frames_are_in_quarantine_but_for_what_hubs_forgot() {
+        let told = |damaged, quarantined| Told { damaged, quarantined, ..Told::default() };
+        let found = |runs: &[Told]| too_few_in_quarantine(runs);
+        assert_eq!(found(&[told(199, 0)]), None, "too little to say anything");
+        assert_eq!(found(&[told(200, 0), told(100, 100)]), None, "it is a third of all");
+        let why = found(&[told(200, 0), told(100, 99)]).unwrap();
+        assert!(why.starts_with("300 frames were damaged") && why.contains("99 are in quarantine"), "{why}");
     }
 }

@@ -1,6 +1,6 @@
 //! Many seeds, some at a time, each in a process of its own: one that hangs or panics fails alone.
 
-use super::findings::Told;
+use super::findings::{Told, too_few_in_quarantine};
 use super::options::{Options, Seeds};
 use super::report;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,11 +13,6 @@ use std::time::{Duration, Instant};
 
 /// What a run may take beside the time that its faults go on: to start, to settle, to be judged.
 const BESIDE: Duration = Duration::from_secs(300);
-
-/// Fewer damaged frames in a campaign say nothing.
-const DAMAGE_THAT_SAYS_SOMETHING: u64 = 200;
-/// One of so many damaged frames is in quarantine at least.
-const QUARANTINED_OF: u64 = 3;
 
 /// Runs them, shows how far it is, and says what happened.
 pub fn run_many(options: &Options, Seeds(seeds): &Seeds) -> ExitCode {
@@ -64,26 +59,12 @@ pub fn run_many(options: &Options, Seeds(seeds): &Seeds) -> ExitCode {
         eprintln!("{} cannot be written: {error}", file.display());
         return ExitCode::FAILURE;
     }
-    let too_few = too_few_in_quarantine(&done);
-    if let Some(why) = &too_few {
-        println!("FOUND over all runs: {why}");
-    }
-    if too_few.is_none() && done.iter().all(|told| told.findings.is_empty()) {
+    if too_few_in_quarantine(&done).is_none() && done.iter().all(|told| told.findings.is_empty()) {
         let _ = std::fs::remove_dir_all(&folder);
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// What is wrong with what became of damaged frames, over a whole campaign. Of one run nothing can be said: a hub that dies
-/// before its next commit forgets some.
-fn too_few_in_quarantine(done: &[Told]) -> Option<String> {
-    let sum = |of: fn(&Told) -> u64| done.iter().map(of).sum::<u64>();
-    let (damaged, quarantined) = (sum(|told| told.damaged), sum(|told| told.quarantined));
-    (damaged >= DAMAGE_THAT_SAYS_SOMETHING && quarantined < damaged / QUARANTINED_OF).then(|| {
-        format!("{damaged} frames were damaged on their way and {quarantined} are in quarantine, fewer than a third")
-    })
 }
 
 fn one(options: &Options, seed: u64, folder: &Path) -> Told {
@@ -141,20 +122,5 @@ pub fn kill_descendants(of: u32) {
             left.push(child);
             let _ = Command::new("sh").args(["-c", &format!("kill -s KILL {child}")]).status();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn damaged_frames_are_in_quarantine_but_for_what_hubs_forgot() {
-        let told = |damaged, quarantined| Told { damaged, quarantined, ..Told::default() };
-        let found = |runs: &[Told]| too_few_in_quarantine(runs);
-        assert_eq!(found(&[told(199, 0)]), None, "too little to say anything");
-        assert_eq!(found(&[told(200, 0), told(100, 100)]), None, "it is a third of all");
-        let why = found(&[told(200, 0), told(100, 99)]).unwrap();
-        assert!(why.starts_with("300 frames were damaged") && why.contains("99 are in quarantine"), "{why}");
     }
 }

@@ -1,6 +1,6 @@
 //! What happened, for people and for a file.
 
-use super::findings::Told;
+use super::findings::{Told, too_few_in_quarantine};
 use super::options::Options;
 use super::schedule::every_point;
 use onhand_tests::machine;
@@ -76,6 +76,9 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
     for told in failed {
         let (found, replay) = (told.in_short(), options.replay(told.seed));
         write!(text, "\nseed {}: {found}\n  replay: {replay}", told.seed).expect("as any text");
+    }
+    if let Some(why) = too_few_in_quarantine(done) {
+        write!(text, "\nFOUND over all runs: {why}").expect("as any text");
     }
     text
 }
