@@ -13,7 +13,7 @@ mod tree;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use patch::{Noticer, Patch};
+use patch::{By, Noticer, Patch};
 use report::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -135,7 +135,7 @@ struct Spoilt {
 fn spoil(tree: &Tree, release: &Path, patch: &Patch) -> Result<Spoilt, String> {
     tree.with(patch)?;
     let folder = tree.folder_of(&patch.name)?;
-    let is_linked = |noticer: &Noticer| matches!(noticer, Noticer::Linked { .. });
+    let is_linked = |noticer: &Noticer| matches!(noticer.by, By::Linked { .. });
     if !patch.noticers.iter().all(is_linked) {
         tree.build(&folder)?;
     }
@@ -162,18 +162,18 @@ fn notice_all(tree: &Tree, release: &Path, patch: &Patch, spoilt: Spoilt) -> Res
 fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, number: usize) -> Result<String, String> {
     let log = binaries.join(format!("noticer-{}.log", number + 1));
     let cannot = |error: std::io::Error| format!("run {noticer}: {error}");
-    let mut command = match noticer {
-        Noticer::Chaos(arguments) => {
+    let mut command = match &noticer.by {
+        By::Chaos(arguments) => {
             let mut command = Command::new(release.join("chaos"));
             command.args(arguments);
             command
         }
-        Noticer::Test { program, name } => {
+        By::Test { program, name } => {
             let mut command = only(&tree.test_program(program)?, name);
             command.env("ONHAND_PATIENCE", PATIENCE);
             command
         }
-        Noticer::Linked { of, name } => {
+        By::Linked { of, name } => {
             let (program, folder) = tree.spoilt_test_program(of)?;
             let mut command = only(&program, name);
             command.current_dir(folder);
@@ -186,15 +186,13 @@ fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, numbe
     let status = command.status().map_err(cannot)?;
     let said = std::fs::read(&log).map_err(cannot)?;
     let said = String::from_utf8_lossy(&said);
-    let reason = report::reason(&said);
+    let reason = report::reason(&said, noticer.says.as_deref());
     if said.contains("running 0 tests") {
         Err(format!("there is no test {noticer}"))
     } else if status.success() {
         Err(format!("{noticer} passed"))
-    } else if reason.is_empty() {
-        Err(format!("{noticer} ended with {status} and gave no reason"))
     } else {
-        Ok(reason)
+        reason.map_err(|why| format!("{noticer} ended with {status} and {why}"))
     }
 }
 

@@ -3,9 +3,18 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Who has to notice.
+/// Who has to notice, and what it has to say then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Noticer {
+pub struct Noticer {
+    /// What is run.
+    pub by: By,
+    /// A part of what it says, where it could fail of something else, too.
+    pub says: Option<String>,
+}
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
     /// A chaos run with these arguments.
     Chaos(Vec<String>),
     /// A test of tests/tests, which runs the spoilt programs.
@@ -59,24 +68,31 @@ impl Patch {
 fn head(text: &str) -> Result<(String, Vec<Noticer>), String> {
     let lines: Vec<&str> =
         text.lines().take_while(|line| !line.starts_with("diff ") && !line.starts_with("--- ")).collect();
-    let said = |field: &str| -> Vec<&str> {
-        lines.iter().filter_map(|line| line.strip_prefix(field)?.strip_prefix(": ")).map(str::trim).collect()
-    };
+    let (mut takes_out, mut noticers) = (None, Vec::<Noticer>::new());
+    for line in lines {
+        match line.split_once(": ") {
+            Some(("Takes out", text)) => takes_out = Some(text.trim().to_owned()),
+            Some(("Noticed by", text)) => noticers.push(Noticer { by: by(text)?, says: None }),
+            Some(("It says", text)) => {
+                let noticer = noticers.last_mut().ok_or("\"It says: …\" stands below nobody")?;
+                noticer.says = Some(text.trim().to_owned());
+            }
+            _ => {}
+        }
+    }
     let missing = |field: &str| format!("its head does not say \"{field}: …\"");
-    let takes_out = *said("Takes out").first().ok_or_else(|| missing("Takes out"))?;
-    let noticers: Vec<Noticer> = said("Noticed by").into_iter().map(noticer).collect::<Result<_, _>>()?;
     if noticers.is_empty() {
         return Err(missing("Noticed by"));
     }
-    Ok((takes_out.to_owned(), noticers))
+    Ok((takes_out.ok_or_else(|| missing("Takes out"))?, noticers))
 }
 
-fn noticer(text: &str) -> Result<Noticer, String> {
+fn by(text: &str) -> Result<By, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     match words[..] {
-        ["chaos", ref arguments @ ..] => Ok(Noticer::Chaos(arguments.iter().map(|&word| word.to_owned()).collect())),
-        ["test", program, name] => Ok(Noticer::Test { program: program.to_owned(), name: name.to_owned() }),
-        ["linked", of, name] => Ok(Noticer::Linked { of: of.to_owned(), name: name.to_owned() }),
+        ["chaos", ref arguments @ ..] => Ok(By::Chaos(arguments.iter().map(|&word| word.to_owned()).collect())),
+        ["test", program, name] => Ok(By::Test { program: program.to_owned(), name: name.to_owned() }),
+        ["linked", of, name] => Ok(By::Linked { of: of.to_owned(), name: name.to_owned() }),
         _ => Err(format!(
             "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|rule NAME\""
         )),
@@ -85,10 +101,10 @@ fn noticer(text: &str) -> Result<Noticer, String> {
 
 impl fmt::Display for Noticer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Chaos(arguments) => write!(f, "chaos {}", arguments.join(" ")),
-            Self::Test { program, name } => write!(f, "{program}::{name}"),
-            Self::Linked { of, name } => write!(f, "{of}: {name}"),
+        match &self.by {
+            By::Chaos(arguments) => write!(f, "chaos {}", arguments.join(" ")),
+            By::Test { program, name } => write!(f, "{program}::{name}"),
+            By::Linked { of, name } => write!(f, "{of}: {name}"),
         }
     }
 }
@@ -104,14 +120,17 @@ mod tests {
                 .unwrap();
         assert_eq!(takes_out, "the fsync");
         assert_eq!(noticers[0].to_string(), "chaos --seed 7");
-        assert_eq!(noticers[1], Noticer::Test { program: "system".into(), name: "power::cut".into() });
-        let (_, noticers) = head("Takes out: a\nNoticed by: linked onhand-hub lake::tests::x\n--- a/x\n").unwrap();
-        assert_eq!(noticers, [Noticer::Linked { of: "onhand-hub".into(), name: "lake::tests::x".into() }]);
+        assert_eq!(noticers[1].by, By::Test { program: "system".into(), name: "power::cut".into() });
+        let (_, noticers) =
+            head("Takes out: a\nNoticed by: linked onhand-hub lake::tests::x\nIt says: 2 rows\n--- a/x\n").unwrap();
+        let by = By::Linked { of: "onhand-hub".into(), name: "lake::tests::x".into() };
+        assert_eq!(noticers, [Noticer { by, says: Some("2 rows".into()) }]);
         for (wrong, reason) in [
             ("Noticed by: chaos\n", "\"Takes out: …\""),
             ("Takes out: a\n--- a/x\nNoticed by: chaos\n", "\"Noticed by: …\""),
             ("Takes out: a\nNoticed by: nobody\n", "none of"),
             ("Takes out: a\nNoticed by: test system\n", "none of"),
+            ("Takes out: a\nIt says: b\nNoticed by: chaos\n", "below nobody"),
         ] {
             let said = head(wrong);
             assert!(said.as_ref().is_err_and(|error| error.contains(reason)), "{wrong}: {said:?}");

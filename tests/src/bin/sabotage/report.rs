@@ -87,11 +87,18 @@ fn cell(text: &str) -> String {
 }
 
 /// Of what a test or a chaos run said, what it failed of: one line.
-pub fn reason(said: &str) -> String {
+///
+/// # Errors
+/// If it says nothing of that, or not what it should.
+pub fn reason(said: &str, should: Option<&str>) -> Result<String, String> {
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
     let panic = lines.iter().position(|line| line.contains("panicked at "));
+    let seeds = lines.iter().filter(|line| line.starts_with("seed ")).count();
     // The judge's verdict says more than who called it; a panic's message stands below its place; a chaos run says "seed N: …".
-    let verdict = lines.iter().find(|line| line.starts_with("DIFFERS: "));
+    let verdict = lines.iter().find(|line| match should {
+        Some(should) => line.contains(should),
+        None => line.starts_with("DIFFERS: "),
+    });
     let found: Vec<&str> = match (verdict, panic) {
         (Some(verdict), _) => vec![*verdict],
         (None, Some(at)) => lines[at + 1..]
@@ -102,7 +109,13 @@ pub fn reason(said: &str) -> String {
             .collect(),
         (None, None) => lines.iter().filter(|line| line.starts_with("seed ")).take(1).copied().collect(),
     };
-    in_a_line(&found.join(" "))
+    let found = in_a_line(&found.join(" "));
+    match should {
+        Some(should) if verdict.is_none() => Err(format!("does not say \"{should}\", but: {found}")),
+        _ if found.is_empty() => Err("gave no reason".to_owned()),
+        _ if seeds > 1 => Ok(format!("{seeds} seeds fail, one of them: {found}")),
+        _ => Ok(found),
+    }
 }
 
 /// A line of bounded length, without where on this machine things lay.
@@ -123,13 +136,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_the_panics_message_or_the_first_seed_that_failed() {
+    fn the_reason_is_what_it_should_say_a_verdict_a_panics_message_or_the_first_seed() {
         let said =
             "running 1 test\nthread 'x' (7) panicked at tests/a.rs:3:5:\nrow 7 of /tmp/x/lake is\ndoubled\nnote: run\n";
-        assert_eq!(reason(said), "row 7 of lake is doubled");
-        assert_eq!(reason("panicked at x:1:\npython judge.py\nDIFFERS: 3 rows"), "DIFFERS: 3 rows");
-        assert_eq!(reason("runs and their logs: x\nseed 3: 2 lines missing\nseed 4: none"), "seed 3: 2 lines missing");
-        assert_eq!(reason("error: cannot bind"), "");
+        assert_eq!(reason(said, None).unwrap(), "row 7 of lake is doubled");
+        assert_eq!(reason("panicked at x:1:\npython judge.py\nDIFFERS: 3 rows", None).unwrap(), "DIFFERS: 3 rows");
+        let seeds = "runs and their logs: x\nseed 3: the hub ended\nseed 4: bad\nDIFFERS: 2 lines missing";
+        let one = "runs and their logs: x\nseed 3: the hub ended";
+        assert_eq!(reason(one, None).unwrap(), "seed 3: the hub ended");
+        assert_eq!(reason(seeds, None).unwrap(), "2 seeds fail, one of them: DIFFERS: 2 lines missing");
+        assert_eq!(reason(seeds, Some("hub ended")).unwrap(), "2 seeds fail, one of them: seed 3: the hub ended");
+        let other = reason(seeds, Some("gold")).unwrap_err();
+        assert_eq!(other, "does not say \"gold\", but: seed 3: the hub ended");
+        assert_eq!(reason("error: cannot bind", None).unwrap_err(), "gave no reason");
     }
 
     #[test]
