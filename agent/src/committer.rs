@@ -307,7 +307,7 @@ mod tests {
 
     fn start(dir: &std::path::Path, max: u64) -> (Arc<Outbox>, Committer, JoinHandle<()>) {
         let outbox = Arc::new(outbox(dir, max));
-        let seen = Seen::open(&dir.join("seen"), 35).unwrap();
+        let seen = Seen::open(&dir.join("seen"), 35, outbox.id()).unwrap();
         let (committer, thread) = Committer::start(Arc::clone(&outbox), seen, Arc::new(Metrics::default())).unwrap();
         (outbox, committer, thread)
     }

@@ -3,8 +3,8 @@
 //! It knows numbers, bounds and acknowledgements; `store` knows the database, `recovery` what to do when that is damaged.
 //! What holds:
 //! - A frame never changes.
-//! - Numbering begins anew, in a new epoch, whenever the outbox is opened: a disk that was set back to an older copy can
-//!   give no number twice.
+//! - Numbering begins anew, in a new epoch, whenever the outbox is opened: a disk that was set back to an older copy
+//!   gives no number twice, whatever the clock says.
 //! - Nothing is sent before it is durable, so the hub can never have seen more than the outbox wrote, unless the disk went
 //!   back. `append` returns only when its frames would survive pulling the plug (see `durable_writes`).
 //! - Frames are removed one by one: batches of removals make sled hold on to memory.
@@ -25,12 +25,17 @@ use onhand_common::{AgentId, Epoch, Failpoint, Seq, Timestamp, frame};
 use parking_lot::Mutex;
 pub(crate) use progress::Backlog;
 use progress::{Progress, State};
+use rand::Rng;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
 use tokio::sync::Notify;
 
+/// Microseconds within which an epoch is drawn, where the clock is ahead of all that are known.
+const EPOCH_SPREAD: u64 = 1 << 20;
+/// The same where it is behind them, and tells nothing.
+const EPOCH_SPREAD_WITHOUT_CLOCK: u64 = 1 << 32;
 /// What a frame counts beyond its body's bytes, for keys and pages.
 const FRAME_ALLOWANCE: u64 = 64;
 /// Below this much free space on its disk, the outbox takes nothing: sled does not recover by itself from a full disk.
@@ -121,6 +126,7 @@ pub(crate) struct AckOutcome {
 /// The outbox of one data folder.
 pub(crate) struct Outbox {
     path: PathBuf,
+    id: u64,
     max_bytes: u64,
     store: Store,
     /// Whoever gives numbers or flushes holds this.
@@ -141,8 +147,18 @@ impl Outbox {
     /// When another agent has it open, or the disk does not answer.
     pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<Self, OutboxError> {
         let (store, state) = recovery::open(path)?;
+        let id = match state.id {
+            Some(id) => id,
+            None => {
+                let drawn = rand::rng().random();
+                // It is synced with the epoch, before anything is taken.
+                store.write_id(drawn)?;
+                drawn
+            }
+        };
         let outbox = Self {
             path: path.to_owned(),
+            id,
             max_bytes,
             store,
             numbering: Mutex::new(()),
@@ -154,6 +170,12 @@ impl Outbox {
         };
         outbox.begin_epoch(Epoch(0))?;
         Ok(outbox)
+    }
+
+    /// Which outbox this is. One that was made anew, of nothing or of what could be read of a damaged one, is another: what is
+    /// remembered of the former's events does not hold for it.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Writes frames and returns when they are durable. Numbers rise through them in their order.
@@ -345,7 +367,7 @@ impl Outbox {
             let (epoch, forgotten) = {
                 let mut state = self.state.lock();
                 let highest = state.epochs.last_key_value().map_or(0, |(e, _)| e.0).max(above.0).max(state.pruned.0);
-                let epoch = Epoch(Timestamp::now().micros().unsigned_abs().max(highest + 1));
+                let epoch = draw_epoch(Timestamp::now().micros().unsigned_abs(), highest);
                 (epoch, state.prune())
             };
             self.store.write_written(epoch, Seq(0))?;
@@ -437,5 +459,12 @@ impl Outbox {
 
 #[cfg(test)]
 pub(crate) mod test_support;
+/// An epoch above all that are known, not below the clock, and drawn: an outbox that was set back to an older copy knows what it
+/// knew then, and with a clock that went back, too, it would come to the same number again.
+fn draw_epoch(now: u64, highest: u64) -> Epoch {
+    let spread = if now > highest { EPOCH_SPREAD } else { EPOCH_SPREAD_WITHOUT_CLOCK };
+    Epoch(now.max(highest.saturating_add(1)).saturating_add(rand::rng().random_range(0..spread)))
+}
+
 #[cfg(test)]
 mod tests;

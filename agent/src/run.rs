@@ -29,7 +29,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 }
 
 fn run_with(config: &Config, outbox: Outbox) -> anyhow::Result<()> {
-    let seen = Seen::open(&config.data.join("seen"), config.remember_days).context("data: the duplicate memory")?;
+    let seen = Seen::open(&config.data.join("seen"), config.remember_days, outbox.id());
+    let seen = seen.context("data: the duplicate memory")?;
     let outbox = Arc::new(outbox);
     let metrics = Arc::new(Metrics::default());
     let reporter = Reporter {

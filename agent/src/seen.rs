@@ -3,7 +3,9 @@
 //! One file per week of acceptance, each an open-addressing table of 16-byte identities with linear probing. What holds:
 //! - An identity is entered only after its event is durable in the outbox: the memory may forget (the hub drops what it
 //!   has seen, for all time), but it must never claim an event that was not taken.
-//! - For that reason nothing here is synced: what a power cut takes away was only a memory.
+//! - For that reason, too, each file names the outbox whose events it remembers: of one that is another, or was made anew from
+//!   what could be read of it, nothing is known.
+//! - Nothing here is synced: what a power cut takes away was only a memory.
 //! - Memory use is constant: lookups read 4 KiB from the page cache. A whole week is forgotten by removing its file.
 //!
 //! Why not sled: one key per event costs it a page per dozen events, resident, and 20 times the time of a table.
@@ -23,7 +25,7 @@ const FIRST_SLOTS: u64 = SLOTS_PER_BLOCK * 4;
 /// The table grows beyond this share of used slots, in percent.
 const FULL_PERCENT: u64 = 60;
 const DAYS_PER_TABLE: i32 = 7;
-const MAGIC: &[u8; 8] = b"OHSEEN1\n";
+const MAGIC: &[u8; 8] = b"OHSEEN2\n";
 
 /// What makes two events the same, for the agent: never 0.
 pub(crate) type Identity = u128;
@@ -58,25 +60,27 @@ pub(crate) fn identity(event: &Event) -> Identity {
 /// The duplicate memory of one data folder.
 pub(crate) struct Seen {
     folder: PathBuf,
+    outbox: u64,
     remember_days: i32,
     tables: Vec<Table>,
 }
 
 impl Seen {
-    /// Opens or creates the memory in `folder`. Files that cannot be read are forgotten, not fatal.
+    /// Opens or creates the memory in `folder` of what is in the outbox of that id, or went through it. Files that cannot be
+    /// read are forgotten, not fatal.
     ///
     /// # Errors
     /// When the folder cannot be created or listed.
-    pub(crate) fn open(folder: &Path, remember_days: u32) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, remember_days: u32, outbox: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut tables = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let week = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("week-")?.parse().ok());
-            match week.map(|week| Table::open(&path, week)) {
+            match week.map(|week| Table::open(&path, week, outbox)) {
                 Some(Ok(table)) => tables.push(table),
                 Some(Err(error)) => {
-                    tracing::warn!(path = %path.display(), %error, "forgetting a damaged part of the duplicate memory");
+                    tracing::warn!(path = %path.display(), %error, "forgetting a part of the duplicate memory");
                     let _ = fs::remove_file(&path);
                 }
                 // Left over when a table was growing.
@@ -84,7 +88,8 @@ impl Seen {
             }
         }
         tables.sort_by_key(|t| std::cmp::Reverse(t.week));
-        Ok(Self { folder: folder.to_owned(), remember_days: i32::try_from(remember_days).unwrap_or(i32::MAX), tables })
+        let remember_days = i32::try_from(remember_days).unwrap_or(i32::MAX);
+        Ok(Self { folder: folder.to_owned(), outbox, remember_days, tables })
     }
 
     /// Whether an event of this identity was taken.
@@ -107,7 +112,7 @@ impl Seen {
             Some(at) => at,
             None => {
                 self.forget_before(day);
-                let table = Table::create(&self.path(week), week, FIRST_SLOTS)?;
+                let table = Table::create(&self.path(week), week, FIRST_SLOTS, self.outbox)?;
                 self.tables.insert(0, table);
                 self.tables.sort_by_key(|t| std::cmp::Reverse(t.week));
                 self.tables.iter().position(|t| t.week == week).expect("it was just inserted")
@@ -142,28 +147,30 @@ impl Seen {
     }
 }
 
-/// One file: a block with magic, number of slots and of used slots, then the slots.
+/// One file: a block with magic, number of slots and of used slots, and the outbox's id; then the slots.
 struct Table {
     week: i32,
+    outbox: u64,
     file: File,
     slots: u64,
     used: u64,
 }
 
 impl Table {
-    fn create(path: &Path, week: i32, slots: u64) -> io::Result<Self> {
+    fn create(path: &Path, week: i32, slots: u64, outbox: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(BLOCK as u64 + slots * SLOT as u64)?;
-        let table = Self { week, file, slots, used: 0 };
+        let table = Self { week, outbox, file, slots, used: 0 };
         table.file.write_all_at(MAGIC, 0)?;
         table.file.write_all_at(&slots.to_be_bytes(), 8)?;
         table.write_used()?;
+        table.file.write_all_at(&outbox.to_be_bytes(), 24)?;
         Ok(table)
     }
 
-    fn open(path: &Path, week: i32) -> io::Result<Self> {
+    fn open(path: &Path, week: i32, outbox: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut header = [0_u8; 24];
+        let mut header = [0_u8; 32];
         file.read_exact_at(&mut header, 0)?;
         let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("8 bytes"));
         let (slots, used) = (number(8), number(16));
@@ -172,7 +179,10 @@ impl Table {
         if &header[..8] != MAGIC || slots < SLOTS_PER_BLOCK || !slots.is_power_of_two() || used >= slots || !fits {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is damaged"));
         }
-        Ok(Self { week, file, slots, used })
+        if number(24) != outbox {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it remembers what another outbox took"));
+        }
+        Ok(Self { week, outbox, file, slots, used })
     }
 
     /// `Ok(slot)` where it is, `Err(slot)` where it would go.
@@ -218,7 +228,7 @@ impl Table {
             slots *= 2;
         }
         let growing = folder.join("growing");
-        let mut grown = Self::create(&growing, self.week, slots)?;
+        let mut grown = Self::create(&growing, self.week, slots, self.outbox)?;
         let mut block = [0_u8; BLOCK];
         for index in 0..self.slots / SLOTS_PER_BLOCK {
             self.file.read_exact_at(&mut block, BLOCK as u64 * (1 + index))?;
@@ -261,12 +271,12 @@ mod tests {
     fn what_was_remembered_is_known_after_growth_and_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let ids: Vec<u128> = (1..20_000_u128).map(|n| xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes())).collect();
-        let mut seen = Seen::open(dir.path(), 35).unwrap();
+        let mut seen = Seen::open(dir.path(), 35, 1).unwrap();
         for chunk in ids.chunks(999) {
             seen.remember(chunk, 20_000).unwrap();
         }
         drop(seen);
-        let seen = Seen::open(dir.path(), 35).unwrap();
+        let seen = Seen::open(dir.path(), 35, 1).unwrap();
         assert!(ids.iter().all(|&id| seen.contains(id).unwrap()));
         assert!(!(1..2_000_u128).any(|id| seen.contains(id).unwrap()));
     }
@@ -274,7 +284,7 @@ mod tests {
     #[test]
     fn a_crowded_end_of_the_table_wraps_to_its_beginning() {
         let dir = tempfile::tempdir().unwrap();
-        let mut seen = Seen::open(dir.path(), 35).unwrap();
+        let mut seen = Seen::open(dir.path(), 35, 1).unwrap();
         let ids: Vec<u128> = (1..300_u128).map(|n| (n << 64) | u128::from(FIRST_SLOTS - 1)).collect();
         seen.remember(&ids, 7).unwrap();
         assert!(ids.iter().all(|&id| seen.contains(id).unwrap()));
@@ -283,7 +293,7 @@ mod tests {
     #[test]
     fn it_forgets_after_the_days_it_was_told_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
-        let mut seen = Seen::open(dir.path(), 35).unwrap();
+        let mut seen = Seen::open(dir.path(), 35, 1).unwrap();
         seen.remember(&[1], 70).unwrap();
         seen.remember(&[2], 105).unwrap();
         assert!(seen.contains(1).unwrap());
@@ -293,10 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn what_another_outbox_took_is_not_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids: Vec<u128> = (1..5_000).collect();
+        Seen::open(dir.path(), 35, 1).unwrap().remember(&ids, 7).unwrap();
+        let seen = Seen::open(dir.path(), 35, 1).unwrap();
+        assert!(seen.contains(4_999).unwrap(), "also when its table has grown");
+        assert!(!Seen::open(dir.path(), 35, 2).unwrap().contains(4_999).unwrap());
+        assert!(!Seen::open(dir.path(), 35, 1).unwrap().contains(4_999).unwrap(), "it was forgotten for good");
+    }
+
+    #[test]
     fn a_damaged_file_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("week-1"), b"noise").unwrap();
-        let mut seen = Seen::open(dir.path(), 35).unwrap();
+        let mut seen = Seen::open(dir.path(), 35, 1).unwrap();
         seen.remember(&[5], 7).unwrap();
         assert!(seen.contains(5).unwrap());
     }

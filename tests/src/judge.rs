@@ -36,11 +36,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Just what a ledger holds.
+    /// Just what a ledger holds, which is written to this file and one beside it.
     pub fn of(ledger: &Ledger, file: PathBuf) -> Self {
+        let count_rows = file.with_extension("counts.csv");
         ledger.write_lines(&file);
+        ledger.write_counts(&count_rows);
         let (changes, counts) = (Some(ledger.lines()), Some(ledger.counts()));
-        Self { changes, counts, lines: Some(file), ..Self::default() }
+        Self { changes, counts, lines: Some(file), count_rows: Some(count_rows), ..Self::default() }
     }
 }
 

@@ -82,6 +82,15 @@ impl Ledger {
         }
         std::fs::write(file, text).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
     }
+
+    /// Writes the counts for the judge; who counted is not among what it knows.
+    pub fn write_counts(&self, file: &Path) {
+        let mut text = String::from("store_id,item_id,date_time,quantity\n");
+        for (store, item, at, quantity) in &self.counts {
+            writeln!(text, "{store},{item},{at},{quantity}").expect("writing to a text does not fail");
+        }
+        std::fs::write(file, text).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
+    }
 }
 
 fn integer(value: &Value) -> i32 {

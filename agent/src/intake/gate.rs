@@ -99,7 +99,7 @@ pub(crate) mod test_support {
     pub(crate) fn intake(dir: &std::path::Path, max_buffer: u64) -> Intake {
         let outbox = Arc::new(outbox(dir, max_buffer));
         let metrics = Arc::new(Metrics::default());
-        let seen = Seen::open(&dir.join("seen"), 35).unwrap();
+        let seen = Seen::open(&dir.join("seen"), 35, outbox.id()).unwrap();
         let (committer, _thread) = Committer::start(Arc::clone(&outbox), seen, Arc::clone(&metrics)).unwrap();
         let stores: Vec<StoreId> = [1_i64, 2].into_iter().map(|s| s.try_into().unwrap()).collect();
         let agent_id = AgentId::new("a-1").unwrap();

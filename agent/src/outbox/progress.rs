@@ -64,6 +64,8 @@ impl Backlog {
 
 /// What the outbox knows without looking at its disk.
 pub(super) struct State {
+    /// Which outbox this is; none yet if its database has just been made.
+    pub(super) id: Option<u64>,
     /// The current epoch.
     pub(super) epoch: Epoch,
     /// In the current epoch: numbers that are given and safe on disk.

@@ -127,6 +127,8 @@ fn copy(file: &File, store: &Store) -> Result<Kept, OutboxError> {
             let seq = Seq(store::read_u64(&place.read(file)?)?);
             let progress = if kind == b'a' { &mut told } else { &mut written };
             progress.insert(epoch, seq);
+        } else if key == store::PRUNED {
+            store.write_pruned(Epoch(store::read_u64(&place.read(file)?)?))?;
         }
     }
     let mut kept = Kept { frames: 0, events: 0, not_found: Vec::new() };

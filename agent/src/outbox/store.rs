@@ -26,6 +26,9 @@ const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 /// each chunk would let 256 * 64 * 4 KB gather beside the cache, whatever its bound. So each chunk is looked at this often
 /// more: that costs less than a hundredth of writing it.
 const LOOKS: usize = 8;
+/// Entries of `meta` that are of no epoch.
+pub(super) const PRUNED: &[u8] = b"pruned";
+const ID: &[u8] = b"id";
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,12 +86,13 @@ impl Store {
     /// Reads what the numbering needs to go on; finishes removals and tidies up after a crash.
     pub(super) fn load(&self) -> Result<State, OutboxError> {
         let mut epochs: BTreeMap<Epoch, Progress> = BTreeMap::new();
-        let mut pruned = Epoch(0);
+        let (mut pruned, mut id) = (Epoch(0), None);
         for entry in &self.meta {
             let (key, value) = entry?;
             let number = read_u64(&value)?;
             match key.split_first() {
-                _ if key.as_ref() == b"pruned" => pruned = Epoch(number),
+                _ if key.as_ref() == PRUNED => pruned = Epoch(number),
+                _ if key.as_ref() == ID => id = Some(number),
                 Some((b'w', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().written = Seq(number),
                 Some((b'a', epoch)) => epochs.entry(Epoch(read_u64(epoch)?)).or_default().told = Seq(number),
                 _ => return Err(OutboxError::Damaged(format!("an unknown entry {key:?} in meta"))),
@@ -130,7 +134,7 @@ impl Store {
             progress.settle(progress.written, firsts.get(epoch).copied());
         }
         self.remove_orphans(behind..)?;
-        Ok(State { epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
+        Ok(State { id, epoch: Epoch(0), durable: Seq(0), epochs, pruned, backlog, rolled_back: false })
     }
 
     /// Removes the bodies at places where the index has no frame: a crash came between the two, when writing or removing.
@@ -229,10 +233,23 @@ impl Store {
 
     /// Forgets an epoch that has nothing left to send, and remembers that it was forgotten.
     pub(super) fn forget_epoch(&self, epoch: Epoch) -> Result<(), OutboxError> {
-        self.before_write()?;
-        self.meta.insert(b"pruned", &epoch.0.to_be_bytes())?;
+        self.write_pruned(epoch)?;
         self.meta.remove(meta_key(b'w', epoch))?;
         self.meta.remove(meta_key(b'a', epoch))?;
+        Ok(())
+    }
+
+    /// The newest epoch that was forgotten.
+    pub(super) fn write_pruned(&self, epoch: Epoch) -> Result<(), OutboxError> {
+        self.before_write()?;
+        self.meta.insert(PRUNED, &epoch.0.to_be_bytes())?;
+        Ok(())
+    }
+
+    /// Which outbox this is.
+    pub(super) fn write_id(&self, id: u64) -> Result<(), OutboxError> {
+        self.before_write()?;
+        self.meta.insert(ID, &id.to_be_bytes())?;
         Ok(())
     }
 

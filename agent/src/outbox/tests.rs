@@ -125,6 +125,35 @@ fn a_copy_of_the_disk_set_back_is_noticed() {
     assert_eq!(agent.backlog().events, 3);
 }
 
+/// The clock is behind the epochs, so that it tells nothing: a device without one that runs on.
+#[test]
+fn a_disk_and_a_clock_that_are_set_back_do_not_give_an_epoch_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (now, copy) = (dir.path().join("now"), dir.path().join("copy"));
+    let agent = Outbox::open(&now, 1 << 30).unwrap();
+    let year = 365 * 86_400_000_000;
+    agent.acknowledge(ack(Epoch(agent.epoch().0 + year), 1)).unwrap();
+    drop(agent);
+    assert!(std::process::Command::new("cp").arg("-r").arg(&now).arg(&copy).status().unwrap().success());
+    let agent = Outbox::open(&now, 1 << 30).unwrap();
+    agent.append(&[frame("a", 5)]).unwrap();
+    let lost = agent.epoch();
+    drop(agent);
+    let agent = Outbox::open(&copy, 1 << 30).unwrap();
+    agent.append(&[frame("b", 9)]).unwrap();
+    assert_ne!(agent.epoch(), lost);
+    let outcome = agent.acknowledge(ack(lost, 5)).unwrap();
+    assert_eq!((outcome.events, agent.backlog().events), (0, 9), "what was acknowledged were others");
+}
+
+#[test]
+fn an_epoch_is_above_all_that_are_known_and_not_below_the_clock() {
+    for (now, highest) in [(5_000_000, 0), (5_000_000, 4_999_999), (5_000_000, 5_000_000), (0, 9), (7, u64::MAX)] {
+        let Epoch(epoch) = super::draw_epoch(now, highest);
+        assert!(epoch >= now && (epoch > highest || highest == u64::MAX), "{now} {highest}: {epoch}");
+    }
+}
+
 #[test]
 fn a_second_agent_on_the_same_folder_is_told_so() {
     let dir = tempfile::tempdir().unwrap();

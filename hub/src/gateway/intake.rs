@@ -168,7 +168,8 @@ impl Intake {
             Ok(transaction) if transaction.store_id == store => transaction,
             Ok(transaction) => {
                 let detail = format!("store_id: the document says {}, the topic {store}", transaction.store_id);
-                return self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
+                self.quarantine(format!("mqtt:{topic}"), "foreign store", detail, payload).await;
+                return self.until_durable().await;
             }
             Err(error) => {
                 self.quarantine(format!("mqtt:{topic}"), "malformed document", error.to_string(), payload).await;

@@ -135,14 +135,18 @@ impl EventTopic {
     /// Puts the events of a part there, each on the partition of its store; returns once all replicas have them.
     ///
     /// # Errors
-    /// If Kafka does not take them all; some may be there.
+    /// If Kafka does not take them all. A single event that is too large keeps none of the others from being taken.
     pub async fn put_part(&self, part: FramePart, headers: &[(&str, &str)]) -> Result<(), NotTaken> {
         let FramePart { agent_id, epoch, events } = part;
+        let mut outcome = Ok(());
         for (partition, events) in self.by_partition(events) {
             let part = FramePart { agent_id: agent_id.clone(), epoch, events };
-            self.put_on(partition, part, headers).await?;
+            match self.put_on(partition, part, headers).await {
+                Err(NotTaken::TooLarge) => outcome = Err(NotTaken::TooLarge),
+                put => put?,
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Puts events on the partition of their stores: in one record, or in as many as it takes where the topic allows none as

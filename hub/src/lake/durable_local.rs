@@ -110,8 +110,12 @@ fn put_durably(path: &FilePath, payload: &PutPayload, mode: &PutMode) -> io::Res
     })();
     // After a rename there is nothing left to remove; after a crash here, a name that no reader looks at is left.
     let _ = fs::remove_file(&staged);
-    put?;
-    sync_path(folder)
+    match put {
+        // It may be ours, of a try that could not sync its name: whoever reads it takes it for durable.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => sync_path(folder).and(Err(e)),
+        Err(e) => Err(e),
+        Ok(()) => sync_path(folder),
+    }
 }
 
 /// A new file beside `path`. `#` and digits at its end hide it from listings, as `object_store`'s own staged files.
@@ -136,7 +140,8 @@ pub(crate) fn create_folders(folder: &FilePath) -> io::Result<()> {
         create_folders(above)?;
         match fs::create_dir(folder) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-            _ => sync_path(above)?,
+            // The next try would find it there, and take its name for durable.
+            _ => sync_path(above).inspect_err(|_| drop(fs::remove_dir(folder)))?,
         }
     }
     Ok(())

@@ -142,14 +142,20 @@ impl Replayer {
             Way::Topic(settings, stats) => {
                 let topic = EventTopic::connect(settings, Arc::clone(stats)).await?;
                 let said = format!("{} on the topic {}", in_words(&events), settings.topic);
+                let mut all_taken = true;
                 for part in payload::parts(&name, events) {
                     match topic.put_part(part, &[]).await {
                         Ok(()) => {}
-                        Err(NotTaken::TooLarge) => {
-                            return Err(Trouble::Refused("payload: more than the topic allows".to_owned()));
-                        }
+                        Err(NotTaken::TooLarge) => all_taken = false,
                         Err(error @ NotTaken::ThisTime) => return Err(Trouble::Later(error.into())),
                     }
+                }
+                if !all_taken {
+                    return Err(Trouble::Refused(format!(
+                        "payload: an event alone is more than the topic {} allows (max.message.bytes). What else was there is \
+                         on the topic, and is not taken again with another replay",
+                        settings.topic
+                    )));
                 }
                 Ok(said)
             }

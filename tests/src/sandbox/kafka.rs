@@ -128,6 +128,12 @@ impl Kafka {
         self.must(run(command.args(["--replication-factor", "1"])));
     }
 
+    /// Deletes a topic with all that it has.
+    pub fn delete_topic(&self, topic: &str) {
+        let mut command = self.tool("org.apache.kafka.tools.TopicCommand");
+        self.must(run(command.args(["--delete", "--topic", topic])));
+    }
+
     /// Sets something of a topic that its brokers allow otherwise.
     pub fn set_of_topic(&self, topic: &str, setting: &str, value: &str) {
         let mut command = self.tool("kafka.admin.ConfigCommand");

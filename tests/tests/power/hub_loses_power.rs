@@ -1,8 +1,8 @@
 //! The plug of the hub's machine is pulled, again and again. The agents have removed what it acknowledged: its lake must
 //! still have it, readable and equal.
 
-use crate::draw::{cut, draw};
-use onhand_tests::sandbox::{FaultyDisk, HubOptions, copy_folder, settle};
+use crate::draw::{cut, draw, pause};
+use onhand_tests::sandbox::{FaultyDisk, HubOptions, copy_folder, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge, verify};
 use rand::Rng;
 
@@ -53,6 +53,41 @@ fn a_hub_whose_power_goes_loses_nothing_that_it_acknowledged() {
     settle(&hub, &[&agents[0], &agents[1]]);
     assert!(hub.terminate().success(), "{}", hub.log_tail());
     eprintln!("{rounds} cuts; pages not synced, lost, torn, names, names lost: {lost:?}; {} lines", ledger.lines());
+    let copy = sandbox.path("copy");
+    copy_folder(&sandbox.lake(), &copy);
+    judge(&copy, &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
+
+/// A sync fails, of a file or of a folder's names, and the next one says that all is well. Then the power goes.
+#[test]
+fn a_hub_whose_disk_fails_a_sync_acknowledges_nothing_that_a_cut_takes() {
+    let (mut rng, rounds) = draw(25);
+    let sandbox = Sandbox::new();
+    let mut disk = FaultyDisk::mount(&sandbox.lake());
+    let options = ["--silver-interval", "100ms", "--gold-interval", "1s"];
+    let mut hub = Hub::start(&sandbox, HubOptions::with(&options));
+    let agent = Agent::start(&sandbox, "a", "1,2", &hub.mqtt_url());
+    let mut first = Till::new(1, 7);
+    first.sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    let selling = [1, 2].map(|store| Till::new(store, 1).sell_on(&agent, 100));
+    for _ in 0..rounds {
+        disk.fail_sync_after(rng.random_range(0..60));
+        wait_until("the sync failed", || hub.log_tail(), || !disk.has_faults());
+        // What it takes now for durable is acknowledged within a few cycles, and gone from the agent.
+        pause(&mut rng, 600.);
+        disk.power_cut(&mut rng);
+        hub.kill();
+        disk.restore();
+        hub.restart();
+    }
+    hub.let_work();
+    let mut ledger = first.ledger;
+    for selling in selling {
+        ledger.add(selling.stop().ledger);
+    }
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
     let copy = sandbox.path("copy");
     copy_folder(&sandbox.lake(), &copy);
     judge(&copy, &Verdict::of(&ledger, sandbox.path("lines.csv")));

@@ -14,5 +14,6 @@ mod quarantine;
 mod raw_topic;
 mod refusals;
 mod static_members;
+mod topic_anew;
 mod trouble;
 mod zombie;

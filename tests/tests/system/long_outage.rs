@@ -58,7 +58,8 @@ fn a_store_comes_back_with_a_large_outbox_and_others_are_served_meanwhile() {
         let gaps = "SELECT coalesce(max(seq) - count(DISTINCT seq), 0) FROM inventory_change WHERE agent_id = 'away'";
         assert_eq!(number_in_lake(&sandbox.lake(), gaps), 0, "events of one agent came out of their order");
     }
-    assert!(served > 0, "the live store had to wait until the other had drained");
+    eprintln!("{served} sales of the live store were durable while the other drained");
+    assert!(served >= 3, "the live store had to wait until the other had drained");
     assert!(most < MOST_MEMORY, "the agent took {most} bytes of memory");
     settle(&hub, &[&agent, &live]);
     till.ledger.add(other.ledger);

@@ -46,7 +46,13 @@ fn what_sled_does_not_open_is_salvaged_whole() {
         let dir = tempfile::tempdir().unwrap();
         let left = filled(dir.path());
         // sled takes its snapshots when it opens a database that has something in it.
-        drop(outbox(dir.path(), 1 << 30));
+        let before = outbox(dir.path(), 1 << 30);
+        let id = before.id();
+        before.store.write_pruned(Epoch(7)).unwrap();
+        drop(before);
+        let before = outbox(dir.path(), 1 << 30);
+        assert_eq!(before.id(), id);
+        drop(before);
         let mut damaged = 0;
         for entry in fs::read_dir(dir.path().join("outbox")).unwrap() {
             let path = entry.unwrap().path();
@@ -60,6 +66,8 @@ fn what_sled_does_not_open_is_salvaged_whole() {
         let outbox = outbox(dir.path(), 1 << 30);
         assert_eq!(bodies(&outbox), left, "{damage}");
         assert_eq!(outbox.backlog().frames, 30);
+        assert_ne!(outbox.id(), id, "what is remembered of the old one does not hold for this one");
+        assert_eq!(outbox.state.lock().pruned, Epoch(7));
         assert!(dir.path().join("outbox.damaged/db").exists());
         outbox.append(&[frame("more", 3)]).unwrap();
     }

@@ -10,8 +10,8 @@ const SIGTERM: i32 = 15;
 /// What a hub ends with whose lake has another.
 const TAKEN_OVER: i32 = 3;
 
-/// What an agent and a hub say when they work. From then on a full disk is no reason to end; before, whoever started them is to
-/// know.
+/// What an agent and a hub say when they work. From then on a full disk is no reason to end, and for a hub none that fails, either;
+/// before, whoever started them is to know.
 const WORKS: [&str; 2] = ["ready agent=", "recovered from the lake"];
 /// What the system says of a full disk.
 const NO_ROOM: &str = "os error 28";
@@ -24,6 +24,8 @@ pub struct Life<'a> {
     pub asked_to_stop: bool,
     /// A write or a sync of its disk has failed in this life, or the disk's power went.
     pub disk_failed: bool,
+    /// It tries again where its disk fails, once it works, instead of ending.
+    pub insists: bool,
     /// Another hub was on its lake in this life.
     pub intruded: bool,
     pub printed: &'a str,
@@ -63,16 +65,17 @@ impl Life<'_> {
         let is_armed = |action| self.armed.is_some_and(|arm| arm.action == action);
         // Who ends for what it met says so by its exit status; a signal that nobody sent (or an abort) is never excused.
         let with_an_error = status.code().is_some_and(|code| code != 0);
-        let says = |what| self.printed.contains(what);
+        let says = |what: &str| self.printed.contains(what);
+        let works = WORKS.iter().any(|works| says(works));
         if is_armed(Action::Kill) && status.signal() == Some(SIGKILL) {
             Reason::Point
         } else if is_armed(Action::Fail) && with_an_error && says("Fail, at passage") {
             Reason::ToldToFail
         } else if self.intruded && status.code() == Some(TAKEN_OVER) && says("another hub has taken this lake over") {
             Reason::TakenOver
-        } else if self.disk_failed && with_an_error {
+        } else if self.disk_failed && with_an_error && !(self.insists && works) {
             Reason::Disk
-        } else if with_an_error && says(NO_ROOM) && !WORKS.iter().any(|works| says(works)) {
+        } else if with_an_error && says(NO_ROOM) && !works {
             Reason::StartedFull
         } else if self.asked_to_stop && is_a_stop(status) {
             Reason::AskedTo
@@ -94,7 +97,7 @@ mod tests {
     use std::time::Duration;
 
     const QUIET: Life<'_> =
-        Life { armed: None, asked_to_stop: false, disk_failed: false, intruded: false, printed: "" };
+        Life { armed: None, asked_to_stop: false, disk_failed: false, insists: false, intruded: false, printed: "" };
 
     fn ended(code: i32) -> ExitStatus {
         ExitStatus::from_raw(code << 8)
@@ -134,6 +137,14 @@ mod tests {
         let life = Life { disk_failed: true, ..QUIET };
         assert_eq!(life.reason(ended(1)), Reason::Disk);
         assert_eq!((life.reason(killed(6)), life.reason(ended(0))), (Reason::Unknown, Reason::Unknown));
+    }
+
+    #[test]
+    fn a_hub_that_works_goes_on_where_its_disk_fails() {
+        let life = Life { disk_failed: true, insists: true, ..QUIET };
+        assert_eq!(life.reason(ended(1)), Reason::Disk, "it could not start");
+        let life = Life { printed: "INFO recovered from the lake stores=4", ..life };
+        assert_eq!(life.reason(ended(1)), Reason::Unknown);
     }
 
     #[test]

@@ -130,6 +130,12 @@ impl Wards {
         }
         ward.ends(Instant::now(), Arms::new());
         ward.taken_away = true;
+        if who == Who::Hub {
+            // It is on the same machine.
+            for mut intruder in self.intruders.drain(..) {
+                intruder.hub.kill();
+            }
+        }
     }
 
     /// Whether somebody has it in hand already.
@@ -166,7 +172,9 @@ impl Wards {
                 let printed = hub.log_of_this_life();
                 let disk_failed = failures(world, Who::Hub) != *failed_before;
                 // Where an intruder is, there is the run's own hub, too.
-                let life = Life { armed: None, asked_to_stop: false, disk_failed, intruded: true, printed: &printed };
+                let printed = &printed;
+                let life =
+                    Life { armed: None, asked_to_stop: false, disk_failed, insists: true, intruded: true, printed };
                 match life.reason(status).text() {
                     Some(excuse) => findings.say(&format!("{} ended ({status}): {excuse}", hub.name())),
                     None => {
@@ -247,6 +255,7 @@ impl Wards {
             armed: armed.as_ref(),
             asked_to_stop: stopping.is_some(),
             disk_failed: failures(world, who) != ward.failed_before,
+            insists: !matches!(who, Who::Agent(_)),
             intruded: ward.intruded,
             printed: &printed,
         };

@@ -14,9 +14,9 @@ mod tree;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use patch::{By, Noticer, Patch};
-use report::Outcome;
+use report::{Control, Outcome};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tree::Tree;
@@ -37,6 +37,9 @@ struct Options {
     /// See that each still fits the tree, and build nothing
     #[arg(long)]
     check: bool,
+    /// Take nothing out: who has to notice must pass then
+    #[arg(long, conflicts_with_all = ["list", "check"])]
+    control: bool,
     /// Write what became of each to this file, as Markdown; what it says of others stays
     #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "check"])]
     report: Option<PathBuf>,
@@ -79,6 +82,14 @@ fn run(options: &Options) -> Result<usize, String> {
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
     let commit = report::commit();
+    if options.control {
+        let failed = control(&tree, &release, &chosen, &bar)?;
+        if let Some(file) = &options.report {
+            report::write_control(file, &failed, &commit)
+                .map_err(|error| format!("write {}: {error}", file.display()))?;
+        }
+        return Ok(failed.failed.len());
+    }
     let mut outcomes = Vec::new();
     let mut ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
         let noticers = patch.noticers.iter().map(Noticer::to_string).collect();
@@ -91,7 +102,7 @@ fn run(options: &Options) -> Result<usize, String> {
     };
     if options.check {
         for patch in chosen {
-            ended(patch, tree.with(patch).map(|()| "fits".to_owned()), Duration::ZERO)?;
+            ended(patch, tree.with(Some(patch)).map(|()| "fits".to_owned()), Duration::ZERO)?;
         }
     } else {
         // Without room in it: what is built waits for whoever runs it, one patch ahead.
@@ -125,6 +136,36 @@ fn run(options: &Options) -> Result<usize, String> {
     Ok(missed)
 }
 
+/// Builds agent, hub and simulator with nothing taken out, and has everybody run who notices something.
+fn control(tree: &Tree, release: &Path, chosen: &[&Patch], bar: &ProgressBar) -> Result<Control, String> {
+    tree.with(None)?;
+    let folder = tree.folder_of("control")?;
+    tree.build(&folder)?;
+    let mut by: Vec<&By> = Vec::new();
+    for noticer in chosen.iter().flat_map(|patch| &patch.noticers) {
+        if !by.contains(&&noticer.by) {
+            by.push(&noticer.by);
+        }
+    }
+    bar.set_length(by.len() as u64);
+    let mut control = Control { ran: by.len(), failed: Vec::new() };
+    for (number, by) in by.into_iter().enumerate() {
+        bar.set_message(format!("nothing taken out: {by}"));
+        let (status, said) = run_one(tree, by, release, &folder, number)?;
+        let ran = !said.contains("running 0 tests");
+        if !status.success() || !ran {
+            let why = report::reason(&said, None).unwrap_or_else(|why| why);
+            bar.suspend(|| println!("BAD: {by} fails with nothing taken out: {why}"));
+            control.failed.push(format!("`{by}`: {why}"));
+        }
+        bar.inc(1);
+    }
+    tree.remove_binaries(&folder);
+    bar.finish_and_clear();
+    println!("{} ran with nothing taken out, {} failed", control.ran, control.failed.len());
+    Ok(control)
+}
+
 /// What was built without a protection, and what those said already who are linked with it.
 struct Spoilt {
     folder: PathBuf,
@@ -133,7 +174,7 @@ struct Spoilt {
 
 /// Builds agent, hub and simulator without the protection, and runs the noticers that need the copy.
 fn spoil(tree: &Tree, release: &Path, patch: &Patch) -> Result<Spoilt, String> {
-    tree.with(patch)?;
+    tree.with(Some(patch))?;
     let folder = tree.folder_of(&patch.name)?;
     let is_linked = |noticer: &Noticer| matches!(noticer.by, By::Linked { .. });
     if !patch.noticers.iter().all(is_linked) {
@@ -160,9 +201,28 @@ fn notice_all(tree: &Tree, release: &Path, patch: &Patch, spoilt: Spoilt) -> Res
 
 /// Runs a noticer, the patch's `number`th; returns what it says when it fails, as it should.
 fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, number: usize) -> Result<String, String> {
+    let (status, said) = run_one(tree, &noticer.by, release, binaries, number)?;
+    if said.contains("running 0 tests") {
+        Err(format!("there is no test {noticer}"))
+    } else if status.success() {
+        Err(format!("{noticer} passed"))
+    } else {
+        let reason = report::reason(&said, noticer.says.as_deref());
+        reason.map_err(|why| format!("{noticer} ended with {status} and {why}"))
+    }
+}
+
+/// Runs it against what was built, and keeps what it says as the `number`th there.
+fn run_one(
+    tree: &Tree,
+    by: &By,
+    release: &Path,
+    binaries: &Path,
+    number: usize,
+) -> Result<(ExitStatus, String), String> {
     let log = binaries.join(format!("noticer-{}.log", number + 1));
-    let cannot = |error: std::io::Error| format!("run {noticer}: {error}");
-    let mut command = match &noticer.by {
+    let cannot = |error: std::io::Error| format!("run {by}: {error}");
+    let mut command = match by {
         By::Chaos(arguments) => {
             let mut command = Command::new(release.join("chaos"));
             command.args(arguments);
@@ -185,15 +245,7 @@ fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, numbe
     command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
     let status = command.status().map_err(cannot)?;
     let said = std::fs::read(&log).map_err(cannot)?;
-    let said = String::from_utf8_lossy(&said);
-    let reason = report::reason(&said, noticer.says.as_deref());
-    if said.contains("running 0 tests") {
-        Err(format!("there is no test {noticer}"))
-    } else if status.success() {
-        Err(format!("{noticer} passed"))
-    } else {
-        reason.map_err(|why| format!("{noticer} ended with {status} and {why}"))
-    }
+    Ok((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// The command that has a test program run one test.

@@ -101,10 +101,16 @@ fn by(text: &str) -> Result<By, String> {
 
 impl fmt::Display for Noticer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.by {
-            By::Chaos(arguments) => write!(f, "chaos {}", arguments.join(" ")),
-            By::Test { program, name } => write!(f, "{program}::{name}"),
-            By::Linked { of, name } => write!(f, "{of}: {name}"),
+        self.by.fmt(f)
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chaos(arguments) => write!(f, "chaos {}", arguments.join(" ")),
+            Self::Test { program, name } => write!(f, "{program}::{name}"),
+            Self::Linked { of, name } => write!(f, "{of}: {name}"),
         }
     }
 }

@@ -43,6 +43,28 @@ impl Outcome {
     }
 }
 
+/// What became of those who notice, with nothing taken out.
+pub struct Control {
+    /// How many there are.
+    pub ran: usize,
+    /// Who failed, and why.
+    pub failed: Vec<String>,
+}
+
+/// What the line about it begins with.
+const CONTROL: &str = "With nothing taken out, ";
+
+impl Control {
+    fn line(&self, commit: &str) -> String {
+        let (ran, failed) = (self.ran, self.failed.len());
+        let mut line = format!("{CONTROL}built in the same way, {} of these {ran} pass ({commit}).", ran - failed);
+        for failed in &self.failed {
+            line += &format!(" Failed: {}.", in_a_line(failed));
+        }
+        line
+    }
+}
+
 const HEAD: &str = "# What happens without each protection
 
 Written by `cargo sabotage --report`: each protection was taken out of agent or hub by its patch in `tests/sabotage/`, and those
@@ -68,6 +90,17 @@ pub fn write(file: &Path, outcomes: &[Outcome], all: &[Patch], commit: &str) -> 
     std::fs::write(file, merged(&before, done, all.iter().map(|patch| patch.name.as_str())))
 }
 
+/// Writes what became of a control run; the rows stay.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_control(file: &Path, control: &Control, commit: &str) -> std::io::Result<()> {
+    let before = std::fs::read_to_string(file).unwrap_or_else(|_| HEAD.to_owned());
+    let rest = before.lines().filter(|line| !line.starts_with(CONTROL));
+    let rest: Vec<&str> = rest.collect();
+    std::fs::write(file, format!("{}\n\n{}\n", rest.join("\n").trim_end(), control.line(commit)))
+}
+
 fn merged<'a>(
     before: &str,
     done: impl Iterator<Item = (&'a str, String)>,
@@ -76,10 +109,12 @@ fn merged<'a>(
     let name = |row: &str| row.strip_prefix("| ")?.split_once(" | ").map(|(name, _)| name.to_owned());
     let mut rows: BTreeMap<_, _> = before.lines().filter_map(|row| Some((name(row)?, row.to_owned()))).collect();
     rows.extend(done.map(|(name, row)| (name.to_owned(), row)));
-    all.filter_map(|name| rows.get(name)).fold(HEAD.to_owned(), |mut text, row| {
+    let table = all.filter_map(|name| rows.get(name)).fold(HEAD.to_owned(), |mut text, row| {
         writeln!(text, "{row}").expect("as any text");
         text
-    })
+    });
+    let control = before.lines().find(|line| line.starts_with(CONTROL));
+    control.map_or_else(|| table.clone(), |control| format!("{table}\n{control}\n"))
 }
 
 fn cell(text: &str) -> String {
@@ -161,5 +196,15 @@ mod tests {
         let first = write("", &[row("a", "old"), row("b", "old"), row("c", "old")], &["a", "b", "c"]);
         let then = write(&first, &[row("b", "new")], &["a", "b"]);
         assert_eq!(then, format!("{HEAD}| a | old |\n| b | new |\n"));
+        let control =
+            |failed: &[&str]| Control { ran: 3, failed: failed.iter().map(|&name| name.to_owned()).collect() };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.md");
+        std::fs::write(&file, &then).unwrap();
+        write_control(&file, &control(&["`x`: bad"]), "c1").unwrap();
+        write_control(&file, &control(&[]), "c2").unwrap();
+        let written = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(written, format!("{then}\n{}\n", control(&[]).line("c2")));
+        assert_eq!(write(&written, &[row("a", "new")], &["a", "b"]), written.replace("| a | old |", "| a | new |"));
     }
 }

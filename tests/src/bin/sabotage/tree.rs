@@ -56,8 +56,8 @@ impl Tree {
         self.folder.join("target")
     }
 
-    /// Makes the copy what the tree is but for a patch.
-    pub fn with(&self, patch: &Patch) -> Result<(), String> {
+    /// Makes the copy what the tree is but for a patch, if there is one.
+    pub fn with(&self, patch: Option<&Patch>) -> Result<(), String> {
         let listed = run(Command::new("git").args(["ls-files", "-z"]).current_dir(&self.root))?;
         let names: BTreeSet<&Path> = listed.split('\0').filter(|name| !name.is_empty()).map(Path::new).collect();
         for name in &names {
@@ -65,6 +65,7 @@ impl Tree {
         }
         // What the tree no longer has, and what another patch has made.
         remove_others(&self.copy(), Path::new(""), &names).map_err(|error| format!("clear the copy: {error}"))?;
+        let Some(patch) = patch else { return Ok(()) };
         let mut apply = Command::new("git");
         // The copy lies in the tree's own target folder, but is no part of it.
         apply.env("GIT_CEILING_DIRECTORIES", &self.folder).current_dir(self.copy());

@@ -68,6 +68,15 @@ impl Served {
         Ok(disk.image.sync_file(ino.0)?)
     }
 
+    /// A folder's sync that fails has made no name durable; the names stay as they are, and a later one may do better.
+    fn sync_names(&self, folder: INodeNo) -> Done<()> {
+        let mut disk = self.changing()?;
+        if disk.fails_sync() {
+            return Err(Errno::EIO);
+        }
+        Ok(disk.image.sync_folder(folder.0)?)
+    }
+
     fn put(&self, ino: INodeNo, offset: u64, data: &[u8]) -> Done<u32> {
         let mut disk = self.changing()?;
         if disk.fails_write() {
@@ -285,7 +294,7 @@ impl Filesystem for Served {
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(reply, self.changing().and_then(|mut disk| Ok(disk.image.sync_folder(ino.0)?)));
+        answer(reply, self.sync_names(ino));
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
