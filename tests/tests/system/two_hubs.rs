@@ -19,6 +19,18 @@ fn a_hub_that_stood_still_while_another_took_its_lake_over_is_refused() {
     });
 }
 
+#[test]
+fn a_hub_that_has_nothing_to_commit_ends_too() {
+    let sandbox = Sandbox::new();
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let mut agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    Till::new(1, 42).sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    assert!(agent.terminate().success());
+    take_over_lake(&sandbox, &hub);
+    assert_eq!(hub.wait().code(), Some(3), "{}", hub.log_tail());
+}
+
 /// A hub's lake is taken over while a till sells, twice: each time the hub ends, and nothing is lost or doubled.
 fn taken_over(take_over: impl Fn(&Sandbox, &Hub)) {
     let sandbox = Sandbox::new();
