@@ -5,6 +5,8 @@
 //! end of the logs.
 
 pub mod build;
+#[cfg(test)]
+mod guarantees;
 pub mod judge;
 pub mod load;
 pub mod machine;

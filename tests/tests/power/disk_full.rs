@@ -106,3 +106,26 @@ fn a_hub_whose_lake_is_full_acknowledges_nothing_and_goes_on_when_there_is_room(
     onhand_tests::sandbox::copy_folder(&sandbox.lake(), &copy);
     judge(&copy, &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
+
+#[test]
+fn who_is_started_on_a_full_disk_says_so_and_starts_when_there_is_room() {
+    let sandbox = Sandbox::new();
+    let mut disks = [FaultyDisk::mount(&sandbox.path("agents/a")), FaultyDisk::mount(&sandbox.lake())];
+    let mut hub = Hub::start(&sandbox, HubOptions::default());
+    let mut agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    assert!(agent.terminate().success() && hub.terminate().success(), "{}\n{}", agent.log_tail(), hub.log_tail());
+    disks.iter_mut().for_each(|disk| disk.set_room(0));
+    hub.start_process();
+    assert_eq!(hub.wait().code(), Some(1), "{}", hub.log_tail());
+    assert!(hub.log().contains("No space left on device"), "{}", hub.log_tail());
+    agent.start_process();
+    assert_eq!(agent.wait().code(), Some(1), "{}", agent.log_tail());
+    assert!(agent.log().contains("No space left on device"), "{}", agent.log_tail());
+    disks.iter().for_each(FaultyDisk::heal);
+    hub.restart();
+    agent.restart();
+    let mut till = Till::new(1, 8);
+    till.sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}

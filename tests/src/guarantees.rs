@@ -1,0 +1,48 @@
+//! Each test that docs/guarantees.md names is there.
+
+use std::path::{Path, PathBuf};
+
+/// The folders of tests/tests, which the document names without where they lie.
+const OURS: [&str; 4] = ["power", "rule", "scaled_out", "system"];
+
+/// What stands in backticks in the last column of its tables and names a file of Rust: the file, and the tests.
+fn named(document: &str) -> Vec<(PathBuf, Vec<String>)> {
+    let rows = document.lines().filter(|line| line.starts_with("| ")).filter_map(|line| {
+        let cells: Vec<&str> = line.trim_end_matches(" |").split(" | ").collect();
+        (cells.len() == 3).then(|| cells[2])
+    });
+    let quoted = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    quoted
+        .filter(|quoted| quoted.contains(".rs"))
+        .map(|quoted| {
+            let (file, names) = quoted.split_once(": ").unwrap_or((quoted, ""));
+            let folder = if OURS.iter().any(|folder| file.starts_with(folder)) { "tests/tests" } else { "" };
+            (Path::new(folder).join(file), names.split(", ").map(|name| name.replace('…', "")).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn each_test_that_the_guarantees_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace");
+    let document = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let named = named(&document);
+    assert!(named.len() > 50, "{named:?}");
+    for (file, names) in named {
+        let text =
+            std::fs::read_to_string(root.join(&file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        for name in names {
+            let is_there = !name.is_empty() && text.contains(&format!("fn {name}"));
+            assert!(is_there, "{}: {name}", file.display());
+        }
+    }
+}
+
+#[test]
+fn names_are_read_from_the_last_column() {
+    let row = "| a `x.rs` | b | `system/clock.rs: an_agent_…, a_hub`; chaos; `agent/src/seen.rs: what` |\n";
+    let found = named(&format!("| what | what | shown by |\n|---|---|---|\n{row}"));
+    let expected = [("tests/tests/system/clock.rs", vec!["an_agent_", "a_hub"]), ("agent/src/seen.rs", vec!["what"])];
+    let expected = expected.map(|(file, names)| (PathBuf::from(file), names.into_iter().map(str::to_owned).collect()));
+    assert_eq!(found, expected);
+}
