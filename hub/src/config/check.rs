@@ -37,6 +37,7 @@ impl Checker<'_> {
         let insecure_open = self.truth("insecure_open", &given.insecure_open, false)?;
         let defaults = ActorLimits::default();
         let retention = Retention::default();
+        let interval = usize::try_from(retention.checkpoint_interval).expect("a small number");
         let most_rows = tokio::sync::Semaphore::MAX_PERMITS.min(u32::MAX as usize);
         Ok(HubConfig {
             role,
@@ -51,6 +52,10 @@ impl Checker<'_> {
                     365 * 100 * DAY,
                 )?,
                 look_every: self.duration("clean_interval", &given.clean_interval, retention.look_every, DAY)?,
+                checkpoint_interval: self
+                    .number("checkpoint_interval", &given.checkpoint_interval, interval, 1..=10_000)?
+                    .try_into()
+                    .expect("it is at most 10000"),
             },
             mqtt: self.mqtt_side(given, role, insecure_open)?,
             agents: self.path("agents", &given.agents, Path::is_file, "is no file")?,

@@ -164,6 +164,9 @@ given! {
     /// How often files and log entries older than that are looked for, and removed [default: 10min]
     #[arg(value_name = "DURATION")]
     clean_interval,
+    /// Commits between two checkpoints of a table [default: 100]
+    #[arg(value_name = "N")]
+    checkpoint_interval,
     /// Which part of the cloud side this process is [default: all]
     #[arg(value_name = "all|gateway|processor")]
     role,

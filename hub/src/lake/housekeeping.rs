@@ -18,8 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// Commits between two checkpoints of a table.
-const CHECKPOINT_EVERY: i64 = 100;
 /// Where no gold is committed, things are kept small so often all the same.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
@@ -80,8 +78,9 @@ impl Housekeeping {
                 trouble.get_or_insert(error);
             }
         }
+        let every = tables.gold.retention().checkpoint_interval;
         for table in tables.all() {
-            if let Err(error) = table.checkpoint_if_due(CHECKPOINT_EVERY).await {
+            if let Err(error) = table.checkpoint_if_due(every).await {
                 trouble.get_or_insert(error.into());
             }
         }

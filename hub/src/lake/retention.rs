@@ -1,4 +1,4 @@
-//! How long what was replaced can still be read.
+//! How long what was replaced can still be read, and how much of a log a reader has to read.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ pub struct Retention {
     pub deleted_files: Duration,
     /// Time between two looks for what is older than that.
     pub look_every: Duration,
+    /// Commits between two checkpoints of a table (Delta's `delta.checkpointInterval`). Log entries behind one can go.
+    pub checkpoint_interval: i64,
 }
 
 impl Default for Retention {
@@ -19,6 +21,7 @@ impl Default for Retention {
             log: Duration::from_secs(24 * 3600),
             deleted_files: Duration::from_secs(6 * 3600),
             look_every: Duration::from_secs(600),
+            checkpoint_interval: 100,
         }
     }
 }

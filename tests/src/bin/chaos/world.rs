@@ -250,7 +250,8 @@ fn agent_id(at: usize, generation: u32) -> String {
 }
 
 fn hub_arguments(shape: &Shape, counts: Option<&Path>) -> Vec<String> {
-    let mut arguments = vec!["--reference-interval".to_owned(), "2s".to_owned()];
+    // A minute has less than a hundred commits.
+    let mut arguments = ["--reference-interval", "2s", "--checkpoint-interval", "7"].map(str::to_owned).to_vec();
     if let Some(counts) = counts {
         std::fs::create_dir_all(counts).expect("make the folder of count files");
         arguments.extend(["--count-files".to_owned(), counts.display().to_string()]);
