@@ -457,8 +457,6 @@ impl Outbox {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod test_support;
 /// An epoch above all that are known, not below the clock, and drawn: an outbox that was set back to an older copy knows what it
 /// knew then, and with a clock that went back, too, it would come to the same number again.
 fn draw_epoch(now: u64, highest: u64) -> Epoch {
@@ -466,5 +464,7 @@ fn draw_epoch(now: u64, highest: u64) -> Epoch {
     Epoch(now.max(highest.saturating_add(1)).saturating_add(rand::rng().random_range(0..spread)))
 }
 
+#[cfg(test)]
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 //! One file per week of acceptance, each an open-addressing table of 16-byte identities with linear probing. What holds:
 //! - An identity is entered only after its event is durable in the outbox: the memory may forget (the hub drops what it
 //!   has seen, for all time), but it must never claim an event that was not taken.
-//! - For that reason, too, each file names the outbox whose events it remembers: of one that is another, or was made anew from
-//!   what could be read of it, nothing is known.
+//! - For that reason, too, each file names the outbox whose events it remembers. What another one took, it does not claim for this
+//!   one; an outbox that was made anew from what could be read of it is another one.
 //! - Nothing here is synced: what a power cut takes away was only a memory.
 //! - Memory use is constant: lookups read 4 KiB from the page cache. A whole week is forgotten by removing its file.
 //!

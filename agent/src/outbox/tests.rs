@@ -107,6 +107,10 @@ fn an_ack_for_an_epoch_that_the_disk_does_not_know_is_a_roll_back() {
     assert_eq!(outbox.backlog().events, 3, "what the hub has not acknowledged stays");
 }
 
+fn copy_disk(from: &std::path::Path, to: &std::path::Path) {
+    assert!(std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+}
+
 #[test]
 fn a_copy_of_the_disk_set_back_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,7 +118,7 @@ fn a_copy_of_the_disk_set_back_is_noticed() {
     let agent = Outbox::open(&now, 1 << 30).unwrap();
     agent.append(&[frame("a", 3)]).unwrap();
     drop(agent);
-    assert!(std::process::Command::new("cp").arg("-r").arg(&now).arg(&copy).status().unwrap().success());
+    copy_disk(&now, &copy);
     let agent = Outbox::open(&now, 1 << 30).unwrap();
     agent.append(&[frame("b", 5)]).unwrap();
     let lost = agent.epoch();
@@ -134,7 +138,7 @@ fn a_disk_and_a_clock_that_are_set_back_do_not_give_an_epoch_again() {
     let year = 365 * 86_400_000_000;
     agent.acknowledge(ack(Epoch(agent.epoch().0 + year), 1)).unwrap();
     drop(agent);
-    assert!(std::process::Command::new("cp").arg("-r").arg(&now).arg(&copy).status().unwrap().success());
+    copy_disk(&now, &copy);
     let agent = Outbox::open(&now, 1 << 30).unwrap();
     agent.append(&[frame("a", 5)]).unwrap();
     let lost = agent.epoch();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long the tables keep what no newest version needs.
+/// How long the tables keep what no newest version needs, and how often they are looked after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Log entries: how far back `--version` and `--as-of` reach.

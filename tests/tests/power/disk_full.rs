@@ -7,7 +7,7 @@ use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use rand::Rng;
 use std::time::{Duration, Instant};
 
-/// What a hub may take whose lake is full, in bytes: less than a thousand stores may.
+/// Bytes that a hub may take whose lake is full: far less than the 512 MB that are its budget.
 const MOST_MEMORY: u64 = 200_000_000;
 
 #[test]

@@ -83,12 +83,12 @@ fn run(options: &Options) -> Result<usize, String> {
     bar.enable_steady_tick(Duration::from_secs(1));
     let commit = report::commit();
     if options.control {
-        let failed = control(&tree, &release, &chosen, &bar)?;
+        let control = control(&tree, &release, &chosen, &bar)?;
         if let Some(file) = &options.report {
-            report::write_control(file, &failed, &commit)
+            report::write_control(file, &control, &commit)
                 .map_err(|error| format!("write {}: {error}", file.display()))?;
         }
-        return Ok(failed.failed.len());
+        return Ok(control.failed.len());
     }
     let mut outcomes = Vec::new();
     let mut ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
