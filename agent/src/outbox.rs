@@ -32,8 +32,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use store::Store;
 use tokio::sync::Notify;
 
-/// Microseconds within which an epoch is drawn, where the clock is ahead of all that are known.
-const EPOCH_SPREAD: u64 = 1 << 20;
+/// Microseconds within which an epoch is drawn, where the clock is ahead of all that are known: fewer than a start takes, so that
+/// they rise with the clock, also where nothing is known any more.
+const EPOCH_SPREAD: u64 = 1 << 10;
 /// The same where it is behind them, and tells nothing.
 const EPOCH_SPREAD_WITHOUT_CLOCK: u64 = 1 << 32;
 /// What a frame counts beyond its body's bytes, for keys and pages.
