@@ -1,4 +1,4 @@
-//! Each test that docs/guarantees.md names is there.
+//! Each test that docs/guarantees.md names is there, and has to notice a patch of tests/sabotage.
 
 use std::path::{Path, PathBuf};
 
@@ -22,18 +22,42 @@ fn named(document: &str) -> Vec<(PathBuf, Vec<String>)> {
         .collect()
 }
 
-#[test]
-fn each_test_that_the_guarantees_name_is_there() {
+/// What the document of the tree names, and the tree.
+fn of_the_tree() -> (Vec<(PathBuf, Vec<String>)>, &'static Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace");
     let document = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
     let named = named(&document);
     assert!(named.len() > 50, "{named:?}");
+    (named, root)
+}
+
+#[test]
+fn each_test_that_the_guarantees_name_is_there() {
+    let (named, root) = of_the_tree();
     for (file, names) in named {
         let text =
             std::fs::read_to_string(root.join(&file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         for name in names {
             let is_there = !name.is_empty() && text.contains(&format!("fn {name}"));
             assert!(is_there, "{}: {name}", file.display());
+        }
+    }
+}
+
+#[test]
+fn each_test_that_the_guarantees_name_has_a_protection_to_miss() {
+    let (named, root) = of_the_tree();
+    let patches = std::fs::read_dir(root.join("tests/sabotage")).unwrap();
+    let heads: Vec<String> = patches.map(|patch| std::fs::read_to_string(patch.unwrap().path()).unwrap()).collect();
+    let noticers: Vec<&str> = heads
+        .iter()
+        .flat_map(|head| head.lines().take_while(|line| !line.starts_with("diff ")))
+        .filter_map(|line| line.strip_prefix("Noticed by: ")?.rsplit([':', ' ']).next())
+        .collect();
+    for (file, names) in named {
+        for name in names {
+            let notices = noticers.iter().any(|noticer| noticer.starts_with(&name));
+            assert!(notices, "no patch is noticed by {}: {name}", file.display());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// What a run may take beside the time that its faults go on: to start, to settle, to be judged.
@@ -26,6 +26,7 @@ pub fn run_many(options: &Options, Seeds(seeds): &Seeds) -> ExitCode {
     );
     bar.enable_steady_tick(Duration::from_secs(1));
     let next = AtomicU64::new(*seeds.start());
+    let enough = AtomicBool::new(false);
     let done: Mutex<Vec<Told>> = Mutex::default();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -33,11 +34,12 @@ pub fn run_many(options: &Options, Seeds(seeds): &Seeds) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, SeqCst);
-                    if seed > *seeds.end() {
+                    if seed > *seeds.end() || enough.load(SeqCst) {
                         return;
                     }
                     let told = one(options, seed, &folder);
                     if !told.findings.is_empty() {
+                        enough.fetch_or(options.fail_fast, SeqCst);
                         bar.println(format!("seed {seed}: {}", told.in_short()));
                     }
                     let mut done = done.lock().expect("nobody panics with it");

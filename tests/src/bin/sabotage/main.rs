@@ -1,7 +1,7 @@
 //! `cargo sabotage`: takes protections out of agent and hub, one at a time, and expects the tests to notice.
 //!
 //! Each file of tests/sabotage is a patch with a head that says what it takes out and who has to notice. It is applied to a copy
-//! of the tree; agent, hub and simulator are built from that and put in a folder of their own; then the ones who should notice run
+//! of the tree; agent and hub are built from that and put in a folder of their own; then the ones who should notice run
 //! against them, as they are. Whoever passes has tested nothing.
 //!
 //! While those run, the next patch is built: they need nothing of the copy. Tests that are linked with what is spoilt do, and run
@@ -140,7 +140,7 @@ fn run(options: &Options) -> Result<usize, String> {
 fn control(tree: &Tree, release: &Path, chosen: &[&Patch], bar: &ProgressBar) -> Result<Control, String> {
     tree.with(None)?;
     let folder = tree.folder_of("control")?;
-    tree.build(&folder)?;
+    tree.build(&folder, release, true)?;
     let mut by: Vec<&By> = Vec::new();
     for noticer in chosen.iter().flat_map(|patch| &patch.noticers) {
         if !by.contains(&&noticer.by) {
@@ -172,13 +172,13 @@ struct Spoilt {
     linked: Vec<Option<Result<String, String>>>,
 }
 
-/// Builds agent, hub and simulator without the protection, and runs the noticers that need the copy.
+/// Builds agent and hub without the protection, and runs the noticers that need the copy.
 fn spoil(tree: &Tree, release: &Path, patch: &Patch) -> Result<Spoilt, String> {
     tree.with(Some(patch))?;
     let folder = tree.folder_of(&patch.name)?;
     let is_linked = |noticer: &Noticer| matches!(noticer.by, By::Linked { .. });
     if !patch.noticers.iter().all(is_linked) {
-        tree.build(&folder)?;
+        tree.build(&folder, release, patch.in_simulator)?;
     }
     let run = |(number, noticer)| is_linked(noticer).then(|| notice(tree, noticer, release, &folder, number));
     let linked = patch.noticers.iter().enumerate().map(run).collect();
@@ -225,7 +225,7 @@ fn run_one(
     let mut command = match by {
         By::Chaos(arguments) => {
             let mut command = Command::new(release.join("chaos"));
-            command.args(arguments);
+            command.args(arguments).arg("--fail-fast");
             command
         }
         By::Test { program, name } => {

@@ -24,7 +24,7 @@ pub enum By {
         /// Its name, with its modules.
         name: String,
     },
-    /// A test that is linked with the spoilt code, and built with it: the unit tests of a package, or a program of tests/tests.
+    /// A test that is linked with the spoilt code, and built with it: the unit tests of a package, or a program of tests.
     Linked {
         /// The package, or the program.
         of: String,
@@ -42,9 +42,14 @@ pub struct Patch {
     pub takes_out: String,
     /// Who has to notice, each of them.
     pub noticers: Vec<Noticer>,
+    /// Whether one of them runs the agents and the hub within the simulator, which is built from the copy then, too.
+    pub in_simulator: bool,
     /// The file.
     pub file: PathBuf,
 }
+
+/// The line of a head that says so.
+const IN_SIMULATOR: &str = "In the simulator, too.";
 
 impl Patch {
     /// All of a folder, by name.
@@ -60,7 +65,8 @@ impl Patch {
         let text = std::fs::read_to_string(&file).map_err(|error| format!("read {}: {error}", file.display()))?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let (takes_out, noticers) = head(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(Self { name, takes_out, noticers, file })
+        let in_simulator = text.lines().any(|line| line == IN_SIMULATOR);
+        Ok(Self { name, takes_out, noticers, in_simulator, file })
     }
 }
 
@@ -94,7 +100,7 @@ fn by(text: &str) -> Result<By, String> {
         ["test", program, name] => Ok(By::Test { program: program.to_owned(), name: name.to_owned() }),
         ["linked", of, name] => Ok(By::Linked { of: of.to_owned(), name: name.to_owned() }),
         _ => Err(format!(
-            "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|rule NAME\""
+            "\"{text}\" is none of \"chaos ARGUMENTS\", \"test PROGRAM NAME\", \"linked PACKAGE|rule|external_broker NAME\""
         )),
     }
 }

@@ -21,8 +21,11 @@ pub struct Tree {
 const SPOILT: [&str; 5] = ["onhand-common", "onhand-http", "onhand-agent", "onhand-hub", "onhand-simulator"];
 /// The workspace's other packages that are built with those.
 const WITH_THEM: [&str; 1] = ["onhand-tests"];
-/// What is built of them; the simulator since it has agents and a hub within it, which some tests run.
-const BUILT: [&str; 3] = ["onhand-agent", "onhand-hub", "onhand-simulator"];
+/// What is built of them.
+const BUILT: [&str; 2] = ["onhand-agent", "onhand-hub"];
+/// It has agents and a hub within it, which a few tests run. For the others it is the one that the tree has: to build it takes
+/// half as long again as the rest.
+const SIMULATOR: &str = "onhand-simulator";
 /// What cargo keeps in a target folder of what it has built.
 const KEPT: [&str; 3] = ["deps", "build", ".fingerprint"];
 
@@ -90,12 +93,14 @@ impl Tree {
         Ok(folder)
     }
 
-    /// Builds agent, hub and simulator from the copy, and puts them into a folder.
-    pub fn build(&self, into: &Path) -> Result<(), String> {
-        run(self.spoilt(&["build", "--quiet"]).args(BUILT.iter().flat_map(|name| ["--bin", name])))?;
-        for built in BUILT {
-            let copied = fs::copy(self.target().join("release").join(built), into.join(built));
-            copied.map_err(|error| format!("copy {built}: {error}"))?;
+    /// Builds agent and hub from the copy, and the simulator if it is asked for, and puts them into a folder. The simulator is
+    /// the one in `release` otherwise.
+    pub fn build(&self, into: &Path, release: &Path, simulator: bool) -> Result<(), String> {
+        let built: Vec<&str> = BUILT.into_iter().chain(simulator.then_some(SIMULATOR)).collect();
+        run(self.spoilt(&["build", "--quiet"]).args(built.iter().flat_map(|name| ["--bin", name])))?;
+        for program in BUILT.into_iter().chain([SIMULATOR]) {
+            let from = if built.contains(&program) { &self.target().join("release") } else { release };
+            fs::copy(from.join(program), into.join(program)).map_err(|error| format!("copy {program}: {error}"))?;
         }
         Ok(())
     }
@@ -121,8 +126,9 @@ impl Tree {
         executable(&mut command, name)
     }
 
-    /// A test program that is linked with what the copy is, and the folder in which cargo would run it: a package's unit tests, or
-    /// `rule` of tests/tests. (The others of tests/tests look for what is installed beside them, and run programs.)
+    /// A test program that is linked with what the copy is, and the folder in which cargo would run it: a package's unit tests,
+    /// `rule` of tests/tests, or `external_broker` of hub/tests. (The others of tests/tests look for what is installed beside them,
+    /// and run programs.)
     pub fn spoilt_test_program(&self, of: &str) -> Result<(PathBuf, PathBuf), String> {
         let mut command = self.spoilt(&["test", "--no-run"]);
         let folder = match (SPOILT.contains(&of), of) {
@@ -134,6 +140,10 @@ impl Tree {
                 command.args(["--test", "rule"]);
                 "tests"
             }
+            (false, "external_broker") => {
+                command.args(["--test", "external_broker"]);
+                "hub"
+            }
             (false, _) => return Err(format!("nothing of {of} is linked with what is spoilt")),
         };
         let program = executable(&mut command, &of.replace('-', "_"))?;
@@ -142,8 +152,8 @@ impl Tree {
 
     /// Removes what [`Tree::build`] put there: it is large, and each patch has its own.
     pub fn remove_binaries(&self, from: &Path) {
-        for built in BUILT {
-            let _ = fs::remove_file(from.join(built));
+        for program in BUILT.into_iter().chain([SIMULATOR]) {
+            let _ = fs::remove_file(from.join(program));
         }
     }
 }
