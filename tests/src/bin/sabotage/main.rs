@@ -4,7 +4,7 @@
 //! of the tree; agent and hub are built from that and put in a folder of their own; then the ones who should notice run
 //! against them, as they are. Whoever passes has tested nothing.
 //!
-//! While those run, the next patch is built: they need nothing of the copy. Tests that are linked with what is spoilt do, and run
+//! While those run, the next patches are built: they need nothing of the copy. Tests that are linked with what is spoilt do, and run
 //! before the copy is changed again.
 
 mod patch;
@@ -17,7 +17,7 @@ use patch::{By, Noticer, Patch};
 use report::{Control, Outcome};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tree::Tree;
 
@@ -40,6 +40,9 @@ struct Options {
     /// Take nothing out: who has to notice must pass then
     #[arg(long, conflicts_with_all = ["list", "check"])]
     control: bool,
+    /// Patches whose noticers run at a time, while the next one is built: most of them wait for what does not come
+    #[arg(long, value_name = "J", default_value_t = 3)]
+    jobs: usize,
     /// Write what became of each to this file, as Markdown; what it says of others stays
     #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "check"])]
     report: Option<PathBuf>,
@@ -90,10 +93,11 @@ fn run(options: &Options) -> Result<usize, String> {
         }
         return Ok(control.failed.len());
     }
-    let mut outcomes = Vec::new();
-    let mut ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
+    let outcomes = Mutex::new(Vec::new());
+    let ended = |patch: &Patch, result: Result<String, String>, took: Duration| {
         let noticers = patch.noticers.iter().map(Noticer::to_string).collect();
         let (name, takes_out) = (patch.name.clone(), patch.takes_out.clone());
+        let mut outcomes = outcomes.lock().expect("nobody panics with it");
         outcomes.push(Outcome { name, takes_out, noticers, result, took });
         bar.suspend(|| println!("{}", outcomes.last().expect("one was added").line()));
         bar.inc(1);
@@ -108,7 +112,7 @@ fn run(options: &Options) -> Result<usize, String> {
         // Without room in it: what is built waits for whoever runs it, one patch ahead.
         let (built, next) = mpsc::sync_channel(0);
         std::thread::scope(|scope| {
-            let (tree, release, bar) = (&tree, &release, &bar);
+            let (tree, release, bar, ended) = (&tree, &release, &bar, &ended);
             scope.spawn(move || {
                 for patch in chosen {
                     let started = Instant::now();
@@ -118,17 +122,24 @@ fn run(options: &Options) -> Result<usize, String> {
                     }
                 }
             });
-            // Dropped on the way out, whatever way: nothing more is built then.
-            let next = next;
-            for (patch, spoilt, took) in &next {
-                bar.set_message(format!("without {}", patch.takes_out));
-                let started = Instant::now();
-                let result = spoilt.and_then(|spoilt| notice_all(tree, release, patch, spoilt));
-                ended(patch, result, took + started.elapsed())?;
-            }
-            Ok::<(), String>(())
+            // Dropped by the last on the way out, whatever way: nothing more is built then.
+            let next = Arc::new(Mutex::new(next));
+            let work = move |next: Arc<Mutex<mpsc::Receiver<(&Patch, Result<Spoilt, String>, Duration)>>>| {
+                loop {
+                    let received = next.lock().expect("nobody panics with it").recv();
+                    let Ok((patch, spoilt, took)) = received else { return Ok::<_, String>(()) };
+                    bar.set_message(format!("without {}", patch.takes_out));
+                    let started = Instant::now();
+                    let result = spoilt.and_then(|spoilt| notice_all(tree, release, patch, spoilt));
+                    ended(patch, result, took + started.elapsed())?;
+                }
+            };
+            let shares = vec![next; options.jobs.max(1)];
+            let workers: Vec<_> = shares.into_iter().map(|next| scope.spawn(move || work(next))).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("nobody panics"))
         })?;
     }
+    let outcomes = outcomes.into_inner().expect("nobody panicked with it");
     bar.finish_and_clear();
     let missed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
     let (word, done) = if options.check { ("looked at", "fit") } else { ("taken out", "noticed") };
