@@ -5,13 +5,18 @@ pub use crate::config::KafkaSettings;
 use super::quiet::Quiet;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::time::{Duration, Instant};
 
-/// How long a topic that is made here keeps what nobody read, in milliseconds: 14 days.
-const RETENTION: &str = "1209600000";
+/// What a topic that is made here does not take from the cluster's defaults: what agents were told is durable stays until
+/// processors had two weeks to read it.
+const TOPIC: [(&str, &str); 4] = [("retention.ms", "1209600000"), ("retention.bytes", "-1"), COMPACTED, BY_WHOSE_CLOCK];
+/// A record's key is its store: compacted, each store would have its newest record, and no other.
+const COMPACTED: (&str, &str) = ("cleanup.policy", "delete");
+/// By a gateway's clock that is behind, what it puts there is old when it comes, and goes.
+const BY_WHOSE_CLOCK: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 /// Longest wait for an answer about the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a cluster that does not answer is waited for at the start: after a power cut everything starts at once.
@@ -64,6 +69,8 @@ impl KafkaSettings {
     }
 
     async fn find_or_make_topic(&self) -> Result<i32> {
+        let admin: AdminClient<Quiet> =
+            self.client(&[], &[]).create_with_context(Quiet::default()).context("prepare a client of Kafka")?;
         if let Some(topic) = self.look(&self.topic).await? {
             if topic.replicas < 2 {
                 tracing::warn!(
@@ -71,13 +78,12 @@ impl KafkaSettings {
                     "one broker alone holds this topic: what agents are told is durable goes with its disk"
                 );
             }
+            self.see_that_it_keeps(&admin).await?;
             return Ok(topic.partitions);
         }
-        let admin: AdminClient<Quiet> =
-            self.client(&[], &[]).create_with_context(Quiet::default()).context("prepare a client of Kafka")?;
         // -1: the cluster's own default of replicas.
-        let topic =
-            NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1)).set("retention.ms", RETENTION);
+        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1));
+        let topic = TOPIC.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(PATIENCE))).await;
         for outcome in made.with_context(|| format!("make the topic {}", self.topic))? {
             match outcome {
@@ -95,6 +101,20 @@ impl KafkaSettings {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         anyhow::bail!("the topic {} was made, but is not there", self.topic)
+    }
+
+    /// Looks at how long a topic that somebody else has made keeps what is put there.
+    async fn see_that_it_keeps(&self, admin: &AdminClient<Quiet>) -> Result<()> {
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let described = admin.describe_configs([&ResourceSpecifier::Topic(&self.topic)], &options).await;
+        match described.map(|mut described| described.pop()) {
+            Ok(Some(Ok(config))) => judge(&self.topic, &config),
+            // It needs a right of its own, and not every service that speaks Kafka's language has it.
+            other => {
+                tracing::debug!(topic = self.topic, ?other, "not told how long the topic keeps what is put there");
+                Ok(())
+            }
+        }
     }
 
     /// How many partitions a topic has; `None` if there is no such topic.
@@ -129,6 +149,33 @@ impl KafkaSettings {
         };
         tokio::task::spawn_blocking(look).await?
     }
+}
+
+/// Refuses a topic that does not keep events at all, and warns of what may take them early.
+fn judge(topic: &str, config: &ConfigResource) -> Result<()> {
+    let value = |name: &str| config.get(name).and_then(|entry| entry.value.as_deref());
+    let (name, wanted) = COMPACTED;
+    let policy = value(name).unwrap_or(wanted);
+    ensure!(
+        !policy.contains("compact"),
+        "the topic {topic} has {name}={policy}, with which Kafka keeps the newest record of each store and no other: \
+         set it to {wanted}"
+    );
+    let (name, wanted) = BY_WHOSE_CLOCK;
+    if let Some(other) = value(name).filter(|value| *value != wanted) {
+        tracing::warn!(
+            topic,
+            "{name} of this topic is {other}: what a gateway whose clock is behind puts there is removed early; set it to \
+             {wanted}"
+        );
+    }
+    if let Some(bytes) = value("retention.bytes").filter(|bytes| *bytes != "-1") {
+        tracing::warn!(
+            topic,
+            "retention.bytes of this topic is {bytes}: more than that in a partition is removed, read or not"
+        );
+    }
+    Ok(())
 }
 
 /// Whether nobody answered, or a cluster that is only half up, which may be different a moment later.
@@ -173,5 +220,27 @@ mod tests {
             assert_eq!(is_away(&Err::<(), _>(error).context("make the topic").unwrap_err()), away, "{said}");
         }
         assert!(!is_away(&anyhow::anyhow!("no error of Kafka's")));
+    }
+
+    #[test]
+    fn a_topic_that_is_compacted_is_refused() {
+        use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+        for (policy, taken) in [("delete", true), ("compact", false), ("compact,delete", false)] {
+            let entry = |name: &str, value: &str| ConfigEntry {
+                name: name.to_owned(),
+                value: Some(value.to_owned()),
+                source: ConfigSource::Default,
+                is_read_only: false,
+                is_default: true,
+                is_sensitive: false,
+            };
+            let entries = vec![entry("cleanup.policy", policy), entry("retention.bytes", "1000")];
+            let specifier = OwnedResourceSpecifier::Topic("events".to_owned());
+            let judged = judge("events", &ConfigResource { specifier, entries });
+            assert_eq!(judged.is_ok(), taken, "{policy}: {judged:?}");
+            if let Err(error) = judged {
+                assert!(error.to_string().contains(&format!("events has cleanup.policy={policy}")), "{error}");
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ mod parts;
 mod quarantine;
 mod raw_topic;
 mod refusals;
+mod retention;
 mod static_members;
 mod topic_anew;
 mod trouble;

@@ -17,7 +17,7 @@ pub enum Who {
     Kafka,
 }
 
-/// What happens to a line between an agent and the hub.
+/// What happens to a line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Trouble {
     /// Its connections end.
@@ -82,9 +82,9 @@ pub enum Fault {
     RollBack { agent: usize, then: Arms },
     /// An agent's device is replaced by an empty one: with its id, or with another.
     Replace { agent: usize, another_id: bool },
-    /// A line between an agent and the hub is bad for a while.
-    Line { agent: usize, trouble: Trouble, lasts: Duration },
-    /// Somebody's disk is bad for a while. (The hub's disk is the lake's.)
+    /// The line of an agent to the hub, or of a gateway to its broker, is bad for a while.
+    Line { who: Who, trouble: Trouble, lasts: Duration },
+    /// Somebody's disk is bad for a while. (The hub's disk is the lake's; see [`Who::disk`].)
     Disk { who: Who, trouble: DiskTrouble, lasts: Duration },
     /// Somebody's clock is stepped by so many seconds.
     Clock { who: Who, seconds: i64 },
@@ -113,6 +113,13 @@ impl Fault {
             Self::RollBack { .. } => "agent's disk rolled back",
             Self::Replace { another_id: false, .. } => "device replaced",
             Self::Replace { another_id: true, .. } => "device replaced, new id",
+            Self::Line { who: Who::Gateway(_), trouble, .. } => match trouble {
+                Trouble::Cut => "gateway's line cut",
+                Trouble::Refused => "gateway's line refused",
+                Trouble::Slow(_) => "gateway's line slow",
+                Trouble::HalfOpen(_) => "gateway's line half open",
+                Trouble::Repeated(_) | Trouble::Reordered(_) | Trouble::Damaged(_) => "gateway's line, frames",
+            },
             Self::Line { trouble, .. } => match trouble {
                 Trouble::Cut => "line cut",
                 Trouble::Refused => "line refused",
@@ -147,6 +154,11 @@ impl DiskTrouble {
 }
 
 impl Who {
+    /// Whose disk his files are on. All processors are on one machine, and the first stands for it.
+    pub fn disk(self) -> Self {
+        if matches!(self, Self::Processor(_)) { Self::Processor(0) } else { self }
+    }
+
     fn kind(self) -> &'static str {
         match self {
             Self::Agent(_) => "agent",
@@ -216,9 +228,7 @@ impl fmt::Display for Fault {
                 let id = if *another_id { "another" } else { "the same" };
                 write!(f, "{} is replaced by an empty device with {id} id", Who::Agent(*agent))
             }
-            Self::Line { agent, trouble, lasts } => {
-                write!(f, "the line of {}: {trouble:?} for {lasts:?}", Who::Agent(*agent))
-            }
+            Self::Line { who, trouble, lasts } => write!(f, "the line of {who}: {trouble:?} for {lasts:?}"),
             Self::Disk { who, trouble, lasts } => write!(f, "the disk of {who}: {trouble:?} for {lasts:?}"),
             Self::Clock { who, seconds } => write!(f, "the clock of {who} is stepped by {seconds} s"),
             Self::Rename { store, online } => {

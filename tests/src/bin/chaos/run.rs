@@ -69,7 +69,8 @@ pub fn run(options: &Options, seed: u64, folder: &Path) -> Told {
     };
     let tills = run.open_tills(&plan, seed);
     // Who keeps a version longer than the lake does cannot read it, and a clock that is stepped makes that short.
-    let keeps = !plan.shape.disks.contains(&Who::Hub) && !plan.shape.clocks.contains(&Who::Hub);
+    let writes_the_lake = |who: &Who| matches!(who, Who::Hub | Who::Processor(_));
+    let keeps = !plan.shape.disks.iter().chain(&plan.shape.clocks).any(writes_the_lake);
     let lake = run.world.sandbox.lake();
     let watchers = Watchers {
         reader: keeps.then(|| world::reader(&lake, READER_WAITS, &run.world.sandbox.path("reader.log"))),
@@ -139,8 +140,8 @@ impl Run {
             Fault::Replace { agent, another_id } => {
                 self.change_disk(*agent, Change::Replaced { another_id: *another_id }, Arms::new())
             }
-            Fault::Line { agent, trouble, lasts } => {
-                self.troubles.on_line(&self.world, *agent, *trouble, *lasts);
+            Fault::Line { who, trouble, lasts } => {
+                self.troubles.on_line(&self.world, *who, *trouble, *lasts);
                 true
             }
             Fault::Disk { who, trouble, lasts } => {

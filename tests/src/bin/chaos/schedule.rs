@@ -35,7 +35,7 @@ pub struct Shape {
     pub memory: Option<(u32, u32)>,
     /// Whether counts come in files, too.
     pub count_files: bool,
-    /// Whose disks can fail, fill up, and lose what is not synced: agents, and the hub for the lake.
+    /// Whose disks can fail, fill up, and lose what is not synced: agents, and who writes the lake.
     pub disks: Vec<Who>,
     /// Whose clocks are stepped.
     pub clocks: Vec<Who>,
@@ -96,7 +96,7 @@ pub fn plan(seed: u64, form: Form, length: Duration) -> Plan {
             if !then.is_empty() {
                 // With frames in it that the hub does not have yet: those get new numbers when it is back.
                 let cut = image.saturating_sub(NOTHING_GOES);
-                let line = Fault::Line { agent, trouble: Trouble::Refused, lasts: NOTHING_GOES };
+                let line = Fault::Line { who: Who::Agent(agent), trouble: Trouble::Refused, lasts: NOTHING_GOES };
                 steps.push(Step { at: cut, fault: line });
             }
         }
@@ -124,10 +124,13 @@ fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
             stores.push(STORES[at + 1]);
         }
     }
-    let all: Vec<Who> = (0..count).map(Who::Agent).chain((form == Form::Embedded).then_some(Who::Hub)).collect();
+    let cloud = match form {
+        Form::Embedded => vec![Who::Hub],
+        Form::Kafka => (0..PARTS).map(Who::Processor).chain((0..PARTS).map(Who::Gateway)).collect(),
+    };
     // Each of them costs: a disk that is served by this process, a clock that is read from a file.
-    let disks = all.iter().copied().filter(|_| rng.random_bool(0.3)).collect();
-    let clocks = all.iter().copied().filter(|_| rng.random_bool(0.2)).collect();
+    let disks = (0..count).map(Who::Agent).chain([cloud[0]]).filter(|_| rng.random_bool(0.3)).collect();
+    let clocks = (0..count).map(Who::Agent).chain(cloud).filter(|_| rng.random_bool(0.2)).collect();
     Shape {
         form,
         agents,
@@ -154,14 +157,18 @@ fn fault(shape: &Shape, names: &mut Names, rng: &mut ChaCha8Rng) -> Fault {
             let longest = if matches!(who, Who::Processor(_)) { 9_000 } else { 4_000 };
             Fault::Freeze { who, still: millis(rng, 100, longest) }
         }
-        45..62 => Fault::Line { agent, trouble: line_trouble(rng), lasts: millis(rng, 500, 6_000) },
+        45..50 if shape.form == Form::Kafka => {
+            let who = Who::Gateway(rng.random_range(0..PARTS));
+            Fault::Line { who, trouble: trouble_without_frames(rng), lasts: millis(rng, 500, 6_000) }
+        }
+        45..62 => Fault::Line { who: Who::Agent(agent), trouble: line_trouble(rng), lasts: millis(rng, 500, 6_000) },
         62..76 => match shape.disks.choose(rng) {
             Some(&who) => Fault::Disk { who, trouble: disk_trouble(rng), lasts: millis(rng, 300, 4_000) },
             None => Fault::Kill { who: victim(shape, rng), down: Duration::ZERO, then: Arms::new() },
         },
         76..80 => match shape.clocks.choose(rng) {
             Some(&who) => Fault::Clock { who, seconds: step(rng) },
-            None => Fault::Line { agent, trouble: Trouble::Cut, lasts: Duration::ZERO },
+            None => Fault::Line { who: Who::Agent(agent), trouble: Trouble::Cut, lasts: Duration::ZERO },
         },
         80..83 if shape.form == Form::Embedded => Fault::Intruder { stays: millis(rng, 500, 4_000) },
         80..90 => Fault::RollBack { agent, then: renumbering(rng) },
@@ -170,14 +177,21 @@ fn fault(shape: &Shape, names: &mut Names, rng: &mut ChaCha8Rng) -> Fault {
     }
 }
 
-fn line_trouble(rng: &mut ChaCha8Rng) -> Trouble {
-    match rng.random_range(0..8) {
+/// Of a line, whatever it carries.
+fn trouble_without_frames(rng: &mut ChaCha8Rng) -> Trouble {
+    match rng.random_range(0..4) {
         0 => Trouble::Cut,
         1 => Trouble::Refused,
         2 => Trouble::Slow(rng.random_range(100..20_000)),
-        3 => Trouble::HalfOpen(
+        _ => Trouble::HalfOpen(
             *[Vanishing::ToHub, Vanishing::ToAgent, Vanishing::Both].choose(rng).expect("it is not empty"),
         ),
+    }
+}
+
+fn line_trouble(rng: &mut ChaCha8Rng) -> Trouble {
+    match rng.random_range(0..8) {
+        0..4 => trouble_without_frames(rng),
         4 => Trouble::Repeated(rng.random_range(0.1..0.8)),
         5 => Trouble::Reordered(rng.random_range(2..12)),
         _ => Trouble::Damaged(rng.random_range(0.02..0.4)),
@@ -231,8 +245,14 @@ fn arms(shape: &Shape, who: Who, rng: &mut ChaCha8Rng) -> Arms {
                 _ => Action::Stop,
             };
             let replaced = who == Who::Hub && action == Action::Stop && rng.random_bool(0.4);
+            // Processors have one another: whoever stands still for longer than a session is replaced.
+            let given_up = matches!(who, Who::Processor(_)) && action == Action::Stop && rng.random_bool(0.5);
             // The replacement has to get as far as to the tables.
-            let pause = if replaced { millis(rng, 2_000, 4_000) } else { millis(rng, 100, 3_000) };
+            let pause = match (replaced, given_up) {
+                (true, _) => millis(rng, 2_000, 4_000),
+                (_, true) => millis(rng, 8_000, 12_000),
+                _ => millis(rng, 100, 3_000),
+            };
             // Rather soon: the next kill may come before.
             let passage = rng.random_range(1..=most).min(rng.random_range(1..=most));
             Arm { point, action, passage, pause, replaced }

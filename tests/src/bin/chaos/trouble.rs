@@ -34,7 +34,7 @@ struct Awaited {
 
 /// See the module.
 pub struct Troubles {
-    lines: Vec<Ongoing<usize, Trouble>>,
+    lines: Vec<Ongoing<Who, Trouble>>,
     disks: Vec<Ongoing<Who, DiskTrouble>>,
     awaited: Vec<Awaited>,
     /// The kinds of those that were awaited and happened.
@@ -61,9 +61,9 @@ impl Troubles {
     }
 
     /// A line is bad until it is mended.
-    pub fn on_line(&mut self, world: &World, agent: usize, trouble: Trouble, lasts: Duration) {
-        world.disturb(agent, trouble);
-        self.lines.push(Ongoing { place: agent, trouble, until: Instant::now() + lasts });
+    pub fn on_line(&mut self, world: &World, who: Who, trouble: Trouble, lasts: Duration) {
+        world.disturb(who, trouble);
+        self.lines.push(Ongoing { place: who, trouble, until: Instant::now() + lasts });
     }
 
     /// A disk is bad until it is mended.
@@ -99,7 +99,7 @@ impl Troubles {
     fn cut_power(&mut self, world: &mut World, wards: &mut Wards, who: Who, until: Instant) -> String {
         // First the disk, so that nobody says anything that the disk does not have; then whoever used it.
         let cut = world.disks.get_mut(&who).expect("it has a disk that can fail").power_cut(&mut self.rng);
-        wards.take_away(world, who);
+        world.on_disk(who).into_iter().for_each(|who| wards.take_away(world, who));
         self.off.push((who, until));
         format!("the power of {who} is off: {cut:?}")
     }
@@ -123,7 +123,7 @@ impl Troubles {
     /// Mends everything.
     pub fn heal(&mut self, world: &mut World, wards: &mut Wards) {
         self.mend(world, wards, Instant::now() + Duration::from_secs(86_400));
-        world.wires.iter().for_each(Wire::heal);
+        world.wires.values().for_each(Wire::heal);
         world.disks.values().for_each(FaultyDisk::heal);
     }
 
@@ -146,7 +146,7 @@ impl Troubles {
         self.off.retain(|(who, until)| {
             if *until <= now {
                 world.disks.get_mut(who).expect("it was cut off").restore();
-                wards.give_back(*who, Arms::new());
+                world.on_disk(*who).into_iter().for_each(|who| wards.give_back(who, Arms::new()));
             }
             *until > now
         });

@@ -233,7 +233,7 @@ impl Wards {
             }
         } else if ward.stopping.is_some_and(|(since, _)| since + STOPS_WITHIN <= now) {
             let down = ward.stopping.map_or(Duration::ZERO, |(_, down)| down);
-            let troubled = world.disks.get(&who).is_some_and(|disk| has_trouble(disk, ward.failed_before));
+            let troubled = world.disks.get(&who.disk()).is_some_and(|disk| has_trouble(disk, ward.failed_before));
             let said = format!("{who} does not stop: killed");
             if world.form == Form::Embedded && !troubled {
                 self.findings.add(format!("{said}\n{}", world.program(who).log_tail()));
@@ -269,7 +269,7 @@ impl Wards {
         match (reason, armed) {
             (Reason::Point, Some(arm)) => self.reached(who, &arm),
             // What a failed sync left in the kernel's memory is gone by the next start.
-            (Reason::Disk, _) => world.disks.get(&who).into_iter().for_each(FaultyDisk::drop_caches),
+            (Reason::Disk, _) => world.disks.get(&who.disk()).into_iter().for_each(FaultyDisk::drop_caches),
             (Reason::Unknown, _) => {
                 let tail = world.program(who).log_tail();
                 self.findings.add(format!("{who} ended without a reason: {status}\n{tail}"));
@@ -318,7 +318,7 @@ impl Wards {
 
 /// What has failed on somebody's disk so far.
 fn failures(world: &World, who: Who) -> Failures {
-    world.disks.get(&who).map(FaultyDisk::failures).unwrap_or_default()
+    world.disks.get(&who.disk()).map(FaultyDisk::failures).unwrap_or_default()
 }
 
 /// Whether a disk has failed since, or is about to, or is full.

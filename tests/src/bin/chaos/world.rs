@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// The shortest session that the broker allows.
 const SESSION: &str = "session.timeout.ms=6000";
+/// Seeds of agents' lines are below.
+const GATEWAY_WIRES: usize = 100;
 /// An agent that hears nothing connects anew after so long.
 const ACK_TIMEOUT: &str = "3s";
 
@@ -26,8 +28,8 @@ pub struct World {
     pub processors: Vec<Part>,
     pub broker: Option<Mosquitto>,
     pub kafka: Option<Kafka>,
-    /// The line of each agent.
-    pub wires: Vec<Wire>,
+    /// The lines of agents, and of gateways to their broker.
+    pub wires: BTreeMap<Who, Wire>,
     /// Disks that can fail.
     pub disks: BTreeMap<Who, FaultyDisk>,
     /// Clocks that can be stepped.
@@ -67,7 +69,7 @@ impl World {
             gateways: Vec::new(),
             processors: Vec::new(),
             kafka: None,
-            wires: Vec::new(),
+            wires: BTreeMap::new(),
             disks,
             clocks,
             generations: vec![0; shape.agents.len()],
@@ -88,23 +90,31 @@ impl World {
             }
             Form::Kafka => {
                 let kafka = Kafka::start(&world.sandbox);
-                let url = world.broker.as_ref().expect("the Kafka form has a broker").url("hub");
-                let gateway = |at| Part::gateway(&world.sandbox, &format!("gateway-{at}"), &kafka, &url);
-                world.gateways = (1..=PARTS).map(gateway).collect();
+                let broker = world.endpoint();
+                for at in 0..PARTS {
+                    world.wires.insert(Who::Gateway(at), Wire::start(&broker, seed << 8 | (at + GATEWAY_WIRES) as u64));
+                }
+                let gateway = |at| {
+                    let (name, url) = (format!("gateway-{}", at + 1), world.login_at(Who::Gateway(at), "hub"));
+                    Part::gateway_with(&world.sandbox, &name, &kafka, &url, world.clock_of(Who::Gateway(at)))
+                };
+                world.gateways = (0..PARTS).map(gateway).collect();
                 more.extend(["--kafka-set".to_owned(), SESSION.to_owned()]);
                 let more: Vec<&str> = more.iter().map(String::as_str).collect();
                 let (sandbox, lake) = (&world.sandbox, world.sandbox.lake());
                 let lake = lake.to_str().expect("a path of plain characters");
-                let processor =
-                    |at| Part::processor_with(sandbox, &format!("processor-{at}"), &kafka, lake, Vec::new(), &more);
-                world.processors = (1..=PARTS).map(processor).collect();
+                let processor = |at| {
+                    let (name, clock) = (format!("processor-{}", at + 1), world.clock_of(Who::Processor(at)));
+                    Part::processor_with(sandbox, &name, &kafka, lake, clock, &more)
+                };
+                world.processors = (0..PARTS).map(processor).collect();
                 world.kafka = Some(kafka);
             }
         }
         for (at, stores) in shape.agents.iter().enumerate() {
             let stores = stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let wire = Wire::start(&world.endpoint(), seed << 8 | at as u64);
-            world.wires.push(wire);
+            world.wires.insert(Who::Agent(at), wire);
             let id = agent_id(at, 0);
             let (url, data) = (world.url_for(at, &id), device(&world.sandbox, at).join("data"));
             let mut agent = Agent::new(&world.sandbox, &id, &stores, &url, data, &["--ack-timeout", ACK_TIMEOUT]);
@@ -128,8 +138,24 @@ impl World {
 
     /// Where an agent finds its line, under some id.
     fn url_for(&self, at: usize, id: &str) -> String {
-        let address = self.wires[at].address();
-        if self.broker.is_some() { format!("mqtt://{id}:secret-{id}@{address}") } else { format!("mqtt://{address}") }
+        let who = Who::Agent(at);
+        if self.broker.is_some() { self.login_at(who, id) } else { format!("mqtt://{}", self.wires[&who].address()) }
+    }
+
+    /// Where somebody finds the broker, by his line.
+    fn login_at(&self, who: Who, user: &str) -> String {
+        format!("mqtt://{user}:secret-{user}@{}", self.wires[&who].address())
+    }
+
+    /// What somebody finds in the environment if his clock can be stepped.
+    fn clock_of(&self, who: Who) -> Vec<(String, String)> {
+        let environment = self.clocks.get(&who).map(Clock::environment);
+        environment.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Everybody whose files are on somebody's disk.
+    pub fn on_disk(&self, disk: Who) -> Vec<Who> {
+        self.everyone().into_iter().filter(|who| who.disk() == disk).collect()
     }
 
     /// Everybody.
@@ -175,8 +201,8 @@ impl World {
     }
 
     /// Has trouble begin on a line.
-    pub fn disturb(&self, agent: usize, trouble: Trouble) {
-        let wire = &self.wires[agent];
+    pub fn disturb(&self, who: Who, trouble: Trouble) {
+        let wire = &self.wires[&who];
         match trouble {
             Trouble::Cut => wire.cut(),
             Trouble::Refused => {
@@ -192,8 +218,8 @@ impl World {
     }
 
     /// Takes that trouble from a line, and no other.
-    pub fn relieve(&self, agent: usize, trouble: Trouble) {
-        let wire = &self.wires[agent];
+    pub fn relieve(&self, who: Who, trouble: Trouble) {
+        let wire = &self.wires[&who];
         match trouble {
             Trouble::Cut => {}
             Trouble::Refused => wire.refuse(false),
