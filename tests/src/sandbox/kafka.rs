@@ -78,8 +78,6 @@ impl Kafka {
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
-             log.initial.task.delay.ms=1000\n\
-             log.retention.check.interval.ms=1000\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\n\

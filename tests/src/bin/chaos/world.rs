@@ -96,18 +96,16 @@ impl World {
                 }
                 let gateway = |at| {
                     let (name, url) = (format!("gateway-{}", at + 1), world.login_at(Who::Gateway(at), "hub"));
-                    Part::gateway_with(&world.sandbox, &name, &kafka, &url, world.clock_of(Who::Gateway(at)))
+                    Part::gateway(&world.sandbox, &name, &kafka, &url)
                 };
                 world.gateways = (0..PARTS).map(gateway).collect();
                 more.extend(["--kafka-set".to_owned(), SESSION.to_owned()]);
                 let more: Vec<&str> = more.iter().map(String::as_str).collect();
                 let (sandbox, lake) = (&world.sandbox, world.sandbox.lake());
                 let lake = lake.to_str().expect("a path of plain characters");
-                let processor = |at| {
-                    let (name, clock) = (format!("processor-{}", at + 1), world.clock_of(Who::Processor(at)));
-                    Part::processor_with(sandbox, &name, &kafka, lake, clock, &more)
-                };
-                world.processors = (0..PARTS).map(processor).collect();
+                let processor =
+                    |at| Part::processor_with(sandbox, &format!("processor-{at}"), &kafka, lake, Vec::new(), &more);
+                world.processors = (1..=PARTS).map(processor).collect();
                 world.kafka = Some(kafka);
             }
         }
@@ -145,12 +143,6 @@ impl World {
     /// Where somebody finds the broker, by his line.
     fn login_at(&self, who: Who, user: &str) -> String {
         format!("mqtt://{user}:secret-{user}@{}", self.wires[&who].address())
-    }
-
-    /// What somebody finds in the environment if his clock can be stepped.
-    fn clock_of(&self, who: Who) -> Vec<(String, String)> {
-        let environment = self.clocks.get(&who).map(Clock::environment);
-        environment.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Everybody whose files are on somebody's disk.
