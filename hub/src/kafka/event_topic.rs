@@ -64,7 +64,8 @@ impl EventTopic {
     pub async fn connect(settings: &KafkaSettings, stats: Arc<HubStats>) -> Result<Self> {
         let partitions = settings.ensure_topic().await?;
         let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
-        let fixed = [("enable.idempotence", "true"), ("acks", "all")];
+        // A topic that was deleted is not made again by the first record, with the cluster's defaults.
+        let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("allow.auto.create.topics", "false")];
         let producer = settings
             .client(&ours, &fixed)
             .create_with_context(Quiet::default())
@@ -92,7 +93,7 @@ impl EventTopic {
         partition_of(store_id, self.partitions)
     }
 
-    /// Resolves once all replicas have the record.
+    /// Resolves once all in-sync replicas have the record.
     ///
     /// # Errors
     /// After a pause, unless the record is too large. It is no loss: whoever has it sends it again, whole or in pieces.
@@ -122,7 +123,7 @@ impl EventTopic {
         }
     }
 
-    /// Puts counts of a file there, at most as many as a frame holds; returns once all replicas have them.
+    /// Puts counts of a file there, at most as many as a frame holds; returns once all in-sync replicas have them.
     ///
     /// # Errors
     /// If Kafka does not take them.
@@ -132,7 +133,7 @@ impl EventTopic {
         put.with_context(|| format!("hand counts of {name} on"))
     }
 
-    /// Puts the events of a part there, each on the partition of its store; returns once all replicas have them.
+    /// Puts the events of a part there, each on the partition of its store; returns once all in-sync replicas have them.
     ///
     /// # Errors
     /// If Kafka does not take them all. A single event that is too large keeps none of the others from being taken.
@@ -150,7 +151,7 @@ impl EventTopic {
     }
 
     /// Puts events on the partition of their stores: in one record, or in as many as it takes where the topic allows none as
-    /// large. Resolves once all replicas have them.
+    /// large. Resolves once all in-sync replicas have them.
     ///
     /// # Errors
     /// If Kafka does not take them all. A single event that is too large keeps none of the others from being taken.

@@ -111,7 +111,7 @@ async fn run<C: ConsumerContext + 'static>(
                 }
                 Some(Order::Open { offsets, pipeline, done }) => {
                     lanes.close();
-                    let (offsets, positioned) = match within_topics(&consumer, offsets).await {
+                    let (offsets, positioned) = match within_topics(&consumer, offsets, &stats).await {
                         Ok(offsets) => {
                             let positioned = position(&consumer, positioning, &offsets).await;
                             (offsets, positioned)
@@ -160,12 +160,13 @@ fn rest<C: ConsumerContext>(consumer: &StreamConsumer<C>) {
 }
 
 /// An offset beyond a partition's end means that the topic was made anew or lost its end: then all that it holds is read, and
-/// what was taken before is dropped by identity.
+/// what was taken before is dropped by identity. One before its beginning means that records were removed before they were read.
 async fn within_topics<C: ConsumerContext + 'static>(
     consumer: &Arc<StreamConsumer<C>>,
     mut offsets: BTreeMap<TopicPartition, i64>,
+    stats: &Arc<HubStats>,
 ) -> Result<BTreeMap<TopicPartition, i64>> {
-    let consumer = Arc::clone(consumer);
+    let (consumer, stats) = (Arc::clone(consumer), Arc::clone(stats));
     let look = move || {
         for (TopicPartition { topic, partition }, next) in &mut offsets {
             if *next == 0 {
@@ -177,6 +178,11 @@ async fn within_topics<C: ConsumerContext + 'static>(
             if *next > high {
                 tracing::error!(%topic, partition, taken = *next, end = high,
                     "the topic ends before what was taken from it: it was made anew, or lost its end; reading all that it holds");
+                *next = low;
+            } else if *next < low {
+                tracing::error!(%topic, partition, taken = *next, beginning = low, gone = low - *next,
+                    "LOST: Kafka has removed records before they were read; look at the topic's retention");
+                stats.kafka_skipped.fetch_add(low.abs_diff(*next), Relaxed);
                 *next = low;
             }
         }

@@ -5,18 +5,21 @@ pub use crate::config::KafkaSettings;
 use super::quiet::Quiet;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::time::{Duration, Instant};
 
 /// What a topic that is made here does not take from the cluster's defaults: what agents were told is durable stays until
-/// processors had two weeks to read it.
-const TOPIC: [(&str, &str); 4] = [("retention.ms", "1209600000"), ("retention.bytes", "-1"), COMPACTED, BY_WHOSE_CLOCK];
+/// processors had two weeks to read it, however much it is.
+const MADE_WITH: [(&str, &str); 4] =
+    [("retention.ms", "1209600000"), ("retention.bytes", "-1"), CLEANUP_POLICY, TIMESTAMP_TYPE];
 /// A record's key is its store: compacted, each store would have its newest record, and no other.
-const COMPACTED: (&str, &str) = ("cleanup.policy", "delete");
+const CLEANUP_POLICY: (&str, &str) = ("cleanup.policy", "delete");
 /// By a gateway's clock that is behind, what it puts there is old when it comes, and goes.
-const BY_WHOSE_CLOCK: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+const TIMESTAMP_TYPE: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+/// Less than this, in milliseconds, and a topic is warned of: a week, Kafka's own default.
+const SHORT_RETENTION: i64 = 7 * 86_400_000;
 /// Longest wait for an answer about the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a cluster that does not answer is waited for at the start: after a power cut everything starts at once.
@@ -69,22 +72,15 @@ impl KafkaSettings {
     }
 
     async fn find_or_make_topic(&self) -> Result<i32> {
-        let admin: AdminClient<Quiet> =
-            self.client(&[], &[]).create_with_context(Quiet::default()).context("prepare a client of Kafka")?;
         if let Some(topic) = self.look(&self.topic).await? {
-            if topic.replicas < 2 {
-                tracing::warn!(
-                    topic = self.topic,
-                    "one broker alone holds this topic: what agents are told is durable goes with its disk"
-                );
-            }
-            self.see_that_it_keeps(&admin).await?;
+            self.see_that_it_keeps(&topic).await?;
             return Ok(topic.partitions);
         }
         // -1: the cluster's own default of replicas.
         let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(-1));
-        let topic = TOPIC.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-        let made = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(PATIENCE))).await;
+        let topic = MADE_WITH.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let made = self.admin()?.create_topics([&topic], &options).await;
         for outcome in made.with_context(|| format!("make the topic {}", self.topic))? {
             match outcome {
                 // Another gateway or processor may have been faster.
@@ -95,26 +91,43 @@ impl KafkaSettings {
             }
         }
         for _ in 0..50 {
-            if let Some(count) = self.partition_count(&self.topic).await? {
-                return Ok(count);
+            if let Some(topic) = self.look(&self.topic).await? {
+                self.see_that_it_keeps(&topic).await?;
+                return Ok(topic.partitions);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         anyhow::bail!("the topic {} was made, but is not there", self.topic)
     }
 
-    /// Looks at how long a topic that somebody else has made keeps what is put there.
-    async fn see_that_it_keeps(&self, admin: &AdminClient<Quiet>) -> Result<()> {
+    fn admin(&self) -> Result<AdminClient<Quiet>> {
+        self.client(&[], &[]).create_with_context(Quiet::default()).context("prepare a client of Kafka")
+    }
+
+    /// Looks at whether the topic, whoever has made it, keeps what is put there.
+    async fn see_that_it_keeps(&self, topic: &TopicShape) -> Result<()> {
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let described = admin.describe_configs([&ResourceSpecifier::Topic(&self.topic)], &options).await;
-        match described.map(|mut described| described.pop()) {
-            Ok(Some(Ok(config))) => judge(&self.topic, &config),
-            // It needs a right of its own, and not every service that speaks Kafka's language has it.
+        let described = self.admin()?.describe_configs([&ResourceSpecifier::Topic(&self.topic)], &options).await;
+        let settings = match described.map(|mut described| described.pop()) {
+            Ok(Some(Ok(settings))) => settings,
+            // It needs a right of its own, and not every service that speaks Kafka's language knows the question.
             other => {
-                tracing::debug!(topic = self.topic, ?other, "not told how long the topic keeps what is put there");
-                Ok(())
+                let error = other.map_or_else(|error| error.to_string(), |other| format!("{other:?}"));
+                tracing::warn!(
+                    topic = self.topic,
+                    error,
+                    "Kafka does not say how long the topic keeps what is put there (it needs the right to describe its \
+                     configuration): see to it that it is kept for as long as processors may be away"
+                );
+                return Ok(());
             }
+        };
+        for warning in judge(topic.replicas, |name| settings.get(name).and_then(|entry| entry.value.as_deref()))
+            .with_context(|| format!("the topic {} cannot be used", self.topic))?
+        {
+            tracing::warn!(topic = self.topic, "{warning}");
         }
+        Ok(())
     }
 
     /// How many partitions a topic has; `None` if there is no such topic.
@@ -151,31 +164,43 @@ impl KafkaSettings {
     }
 }
 
-/// Refuses a topic that does not keep events at all, and warns of what may take them early.
-fn judge(topic: &str, config: &ConfigResource) -> Result<()> {
-    let value = |name: &str| config.get(name).and_then(|entry| entry.value.as_deref());
-    let (name, wanted) = COMPACTED;
-    let policy = value(name).unwrap_or(wanted);
+/// Refuses a topic that does not keep events at all; returns what may take them early. `setting` tells what the topic has.
+fn judge<'a>(replicas: usize, setting: impl Fn(&str) -> Option<&'a str>) -> Result<Vec<String>> {
+    let (name, wanted) = CLEANUP_POLICY;
+    let policy = setting(name).unwrap_or(wanted);
     ensure!(
         !policy.contains("compact"),
-        "the topic {topic} has {name}={policy}, with which Kafka keeps the newest record of each store and no other: \
-         set it to {wanted}"
+        "it has {name}={policy}, with which Kafka keeps the newest record of each store and no other: set it to {wanted}"
     );
-    let (name, wanted) = BY_WHOSE_CLOCK;
-    if let Some(other) = value(name).filter(|value| *value != wanted) {
-        tracing::warn!(
-            topic,
-            "{name} of this topic is {other}: what a gateway whose clock is behind puts there is removed early; set it to \
-             {wanted}"
+    let mut warnings = Vec::new();
+    let (name, wanted) = TIMESTAMP_TYPE;
+    if let Some(other) = setting(name).filter(|other| *other != wanted) {
+        warnings.push(format!(
+            "{name} is {other}: what a gateway whose clock is behind puts there is removed early; set it to {wanted}"
+        ));
+    }
+    let number = |name: &str| setting(name).and_then(|value| value.parse::<i64>().ok());
+    if let Some(millis) = number("retention.ms").filter(|millis| (0..SHORT_RETENTION).contains(millis)) {
+        let kept = humantime::format_duration(Duration::from_millis(millis.unsigned_abs()));
+        warnings.push(format!("retention.ms is {millis}: what processors have not read after {kept} is gone"));
+    }
+    if let Some(bytes) = number("retention.bytes").filter(|bytes| *bytes >= 0) {
+        warnings.push(format!(
+            "retention.bytes is {bytes}: of more than that in a partition the oldest is gone, read or not"
+        ));
+    }
+    if replicas < 2 {
+        warnings.push("one broker alone holds it: what agents are told is durable goes with its disk".to_owned());
+    } else if number("min.insync.replicas").is_some_and(|least| least < 2) {
+        warnings.push(
+            "min.insync.replicas is 1: while the other replicas are away, what agents are told is durable is on one disk"
+                .to_owned(),
         );
     }
-    if let Some(bytes) = value("retention.bytes").filter(|bytes| *bytes != "-1") {
-        tracing::warn!(
-            topic,
-            "retention.bytes of this topic is {bytes}: more than that in a partition is removed, read or not"
-        );
+    if setting("unclean.leader.election.enable") == Some("true") {
+        warnings.push("unclean.leader.election.enable is true: a replica that is behind may take over".to_owned());
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// Whether nobody answered, or a cluster that is only half up, which may be different a moment later.
@@ -223,24 +248,30 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_is_compacted_is_refused() {
-        use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
-        for (policy, taken) in [("delete", true), ("compact", false), ("compact,delete", false)] {
-            let entry = |name: &str, value: &str| ConfigEntry {
-                name: name.to_owned(),
-                value: Some(value.to_owned()),
-                source: ConfigSource::Default,
-                is_read_only: false,
-                is_default: true,
-                is_sensitive: false,
-            };
-            let entries = vec![entry("cleanup.policy", policy), entry("retention.bytes", "1000")];
-            let specifier = OwnedResourceSpecifier::Topic("events".to_owned());
-            let judged = judge("events", &ConfigResource { specifier, entries });
-            assert_eq!(judged.is_ok(), taken, "{policy}: {judged:?}");
-            if let Err(error) = judged {
-                assert!(error.to_string().contains(&format!("events has cleanup.policy={policy}")), "{error}");
-            }
+    fn a_topic_that_does_not_keep_events_is_refused_and_what_may_take_them_early_is_said() {
+        let judged = |replicas, settings: &[(&str, &'static str)]| {
+            let settings: Vec<(String, &'static str)> =
+                settings.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+            judge(replicas, move |name| settings.iter().find(|(other, _)| other == name).map(|(_, value)| *value))
+        };
+        assert_eq!(judged(3, &[]).unwrap(), Vec::<String>::new(), "of what is not told nothing is said");
+        assert_eq!(judged(3, &MADE_WITH).unwrap(), Vec::<String>::new());
+        for policy in ["compact", "compact,delete"] {
+            let error = judged(3, &[("cleanup.policy", policy)]).unwrap_err().to_string();
+            assert!(error.contains(&format!("cleanup.policy={policy},")), "{error}");
         }
+        for (replicas, name, value) in [
+            (3, "message.timestamp.type", "CreateTime"),
+            (3, "retention.ms", "60000"),
+            (3, "retention.bytes", "1000"),
+            (3, "min.insync.replicas", "1"),
+            (3, "unclean.leader.election.enable", "true"),
+        ] {
+            let warnings = judged(replicas, &[(name, value)]).unwrap();
+            assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("{name} is {value}: ")), "{warnings:?}");
+        }
+        assert_eq!(judged(3, &[("retention.ms", "-1"), ("min.insync.replicas", "2")]).unwrap(), Vec::<String>::new());
+        let alone = judged(1, &[("min.insync.replicas", "1")]).unwrap();
+        assert!(alone.len() == 1 && alone[0].starts_with("one broker alone"), "{alone:?}");
     }
 }

@@ -141,6 +141,12 @@ impl Kafka {
         self.must(run(command.args(["--add-config", &format!("{setting}={value}")])));
     }
 
+    /// What a topic's settings are, also those that it has from its brokers: `name=value`, a line each, and more behind it.
+    pub fn settings_of_topic(&self, topic: &str) -> String {
+        let mut command = self.tool("kafka.admin.ConfigCommand");
+        self.must(run(command.args(["--describe", "--all", "--entity-type", "topics", "--entity-name", topic])))
+    }
+
     /// Deletes what a partition has before an offset.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let wanted = serde_json::json!({

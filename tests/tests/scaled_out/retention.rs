@@ -7,14 +7,18 @@ use onhand_tests::{Sandbox, Till, Verdict};
 use serde_json::{Value, json};
 use std::process::Command;
 
-/// Kafka removes what is old. What a gateway dates whose clock is behind would be old when it comes.
+/// Two weeks, by Kafka's own clock: what a gateway dates whose clock is behind would be old when it comes.
 #[test]
-fn events_are_dated_by_kafka_and_not_by_gateways() {
+fn the_topic_is_made_so_that_kafka_keeps_events_for_two_weeks_by_its_own_clock() {
     let sandbox = Sandbox::new();
     let lake = LakeAt::folder(&sandbox);
     let cloud = Cloud::start(&lake, &sandbox, &["1".to_owned()], 1, &[]);
     let mut till = Till::new(1, 71);
     till.sell(&cloud.agents[0].url(""), 40);
+    let settings = cloud.kafka.settings_of_topic("onhand.events");
+    for wanted in ["retention.ms=1209600000", "retention.bytes=-1", "cleanup.policy=delete"] {
+        assert!(settings.lines().any(|line| line.trim().starts_with(&format!("{wanted} "))), "{wanted}: {settings}");
+    }
     cloud.end(&Verdict::of(&till.ledger, sandbox.path("lines.csv")));
     let mut show = Command::new(binary("onhand-hub"));
     show.args(["show", "raw_inventory_change", "--format", "json", "--lake"]).arg(sandbox.lake());

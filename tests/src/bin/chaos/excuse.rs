@@ -10,9 +10,9 @@ const SIGTERM: i32 = 15;
 /// What a hub ends with whose lake has another.
 const TAKEN_OVER: i32 = 3;
 
-/// What an agent and a hub say when they work. From then on a full disk is no reason to end, and for a hub none that fails, either;
-/// before, whoever started them is to know.
-const WORKS: [&str; 2] = ["ready agent=", "recovered from the lake"];
+/// What an agent, a hub and a processor say when they work. From then on a full disk is no reason to end, and for the latter two none
+/// that fails, either; before, whoever started them is to know.
+const WORKS: [&str; 3] = ["ready agent=", "recovered from the lake", "processor started"];
 /// What the system says of a full disk.
 const NO_ROOM: &str = "os error 28";
 
@@ -152,7 +152,8 @@ mod tests {
         let life = Life { printed: "No space left on device (os error 28)", ..QUIET };
         assert_eq!(life.reason(ended(1)), Reason::StartedFull);
         assert_eq!((life.reason(ended(0)), life.reason(killed(6))), (Reason::Unknown, Reason::Unknown));
-        for works in ["INFO recovered from the lake stores=4\nos error 28", "INFO ready agent=a\nos error 28"] {
+        for works in ["INFO recovered from the lake stores=4", "INFO ready agent=a", "INFO processor started lake=x"] {
+            let works = &format!("{works}\nos error 28");
             assert_eq!(Life { printed: works, ..life }.reason(ended(1)), Reason::Unknown, "{works}");
         }
     }

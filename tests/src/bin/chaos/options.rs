@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "J", default_value_t = 4)]
     pub jobs: usize,
     /// Begin no more runs once one has failed
-    #[arg(long, conflicts_with = "seed")]
+    #[arg(long, conflicts_with_all = ["seed", "report"])]
     pub fail_fast: bool,
     /// Write what happened in many runs to this file, as Markdown
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]

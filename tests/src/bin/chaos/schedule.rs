@@ -387,6 +387,22 @@ mod tests {
     }
 
     #[test]
+    fn forty_seeds_draw_what_there_is_in_kafka_form() {
+        let plans = (1..=40).map(|seed| plan(seed, Form::Kafka, MINUTE));
+        let kinds: BTreeSet<_> = plans.flat_map(|plan| plan.steps).map(|step| step.fault.kind()).collect();
+        for trouble in ["power cut", "disk full", "sync fails", "write fails"] {
+            for who in ["agent", "processor"] {
+                assert!(kinds.contains(&format!("{trouble}, {who}")), "{trouble}, {who}: {kinds:#?}");
+            }
+        }
+        for trouble in ["cut", "refused", "slow", "half open"] {
+            for line in ["line", "gateway's line"] {
+                assert!(kinds.contains(&format!("{line} {trouble}")), "{line} {trouble}: {kinds:#?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_kind_of_process_is_killed_and_stopped_and_frozen() {
         let forms = [
             (Form::Embedded, &["agent", "hub", "mosquitto"][..]),

@@ -6,7 +6,7 @@ use super::findings::{Findings, Told};
 use super::options::Form;
 use super::world::World;
 use onhand_tests::Hub;
-use onhand_tests::sandbox::{Failures, FaultyDisk};
+use onhand_tests::sandbox::{Failures, FaultyDisk, Wire};
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -119,6 +119,9 @@ impl Wards {
         self.at(Who::Hub).intruded = true;
         let mut hub = world.intruder(self.intruded);
         hub.start_process();
+        // Whoever started it has the agents come to it.
+        world.lead_agents_to(Some(&hub));
+        world.wires.values().for_each(Wire::cut);
         self.intruders.push(Intruder { hub, until, failed_before: failures(world, Who::Hub) });
     }
 
@@ -190,6 +193,7 @@ impl Wards {
             }
             None => true,
         });
+        world.lead_agents_to(self.intruders.last().map(|intruder| &intruder.hub));
     }
 
     fn look_after(&mut self, world: &mut World, at: usize) {
@@ -297,16 +301,19 @@ impl Wards {
         }
     }
 
-    /// No more points, no more second hubs; everything runs again. What has a point before it is killed once more.
+    /// No more points, no more second hubs; everything runs again. What has a point before it, or had another hub beside it, is
+    /// killed once more.
     pub fn heal(&mut self, world: &mut World) {
         for mut intruder in self.intruders.drain(..) {
             if intruder.hub.runs() {
                 intruder.hub.kill();
             }
         }
+        world.lead_agents_to(None);
         for ward in &mut self.wards {
             ward.arms.clear();
-            if ward.armed.take().is_some() && !ward.is_down() {
+            // A hub that has not noticed yet that its lake is another's would show that one's past.
+            if (ward.armed.take().is_some() || ward.intruded) && !ward.is_down() {
                 world.program(ward.who).kill();
                 ward.ends(Instant::now(), Arms::new());
             }

@@ -192,6 +192,12 @@ impl World {
         Hub::new(&self.sandbox, &format!("intruder-{number}"), self.hub_options.clone())
     }
 
+    /// Agents' new connections lead to this hub, or else to the run's own. Where there is a broker, all hubs are behind it.
+    pub fn lead_agents_to(&self, other: Option<&Hub>) {
+        let (None, Some(hub)) = (&self.broker, &self.hub) else { return };
+        self.wires.values().for_each(|wire| wire.lead_to(other.unwrap_or(hub).mqtt_address()));
+    }
+
     /// Has trouble begin on a line.
     pub fn disturb(&self, who: Who, trouble: Trouble) {
         let wire = &self.wires[&who];

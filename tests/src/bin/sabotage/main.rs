@@ -17,7 +17,7 @@ use patch::{By, Noticer, Patch};
 use report::{Control, Outcome};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
 use tree::Tree;
 
@@ -77,16 +77,16 @@ fn run(options: &Options) -> Result<usize, String> {
     }
     let release = onhand_tests::sandbox::target_folder();
     let folder = release.parent().expect("target/release lies in target").join("sabotage");
-    let tree = Tree::new(root, folder);
+    let shop = Shop { tree: Tree::new(root, folder), release, turns: RwLock::default() };
     if !options.check {
-        tree.prepare(&release)?;
+        shop.tree.prepare(&shop.release)?;
     }
     let bar = ProgressBar::new(chosen.len() as u64);
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_msg} {elapsed}").expect("a template of ours"));
     bar.enable_steady_tick(Duration::from_secs(1));
     let commit = report::commit();
     if options.control {
-        let control = control(&tree, &release, &chosen, &bar)?;
+        let control = shop.control(&chosen, options.jobs, &bar)?;
         if let Some(file) = &options.report {
             report::write_control(file, &control, &commit)
                 .map_err(|error| format!("write {}: {error}", file.display()))?;
@@ -106,17 +106,17 @@ fn run(options: &Options) -> Result<usize, String> {
     };
     if options.check {
         for patch in chosen {
-            ended(patch, tree.with(Some(patch)).map(|()| "fits".to_owned()), Duration::ZERO)?;
+            ended(patch, shop.tree.with(Some(patch)).map(|()| "fits".to_owned()), Duration::ZERO)?;
         }
     } else {
         // Without room in it: what is built waits for whoever runs it, one patch ahead.
         let (built, next) = mpsc::sync_channel(0);
         std::thread::scope(|scope| {
-            let (tree, release, bar, ended) = (&tree, &release, &bar, &ended);
+            let (shop, bar, ended) = (&shop, &bar, &ended);
             scope.spawn(move || {
                 for patch in chosen {
                     let started = Instant::now();
-                    let spoilt = spoil(tree, release, patch);
+                    let spoilt = shop.spoil(patch);
                     if built.send((patch, spoilt, started.elapsed())).is_err() {
                         return;
                     }
@@ -130,7 +130,7 @@ fn run(options: &Options) -> Result<usize, String> {
                     let Ok((patch, spoilt, took)) = received else { return Ok::<_, String>(()) };
                     bar.set_message(format!("without {}", patch.takes_out));
                     let started = Instant::now();
-                    let result = spoilt.and_then(|spoilt| notice_all(tree, release, patch, spoilt));
+                    let result = spoilt.and_then(|spoilt| shop.notice_all(patch, spoilt));
                     ended(patch, result, took + started.elapsed())?;
                 }
             };
@@ -147,116 +147,141 @@ fn run(options: &Options) -> Result<usize, String> {
     Ok(missed)
 }
 
-/// Builds agent, hub and simulator with nothing taken out, and has everybody run who notices something.
-fn control(tree: &Tree, release: &Path, chosen: &[&Patch], bar: &ProgressBar) -> Result<Control, String> {
-    tree.with(None)?;
-    let folder = tree.folder_of("control")?;
-    tree.build(&folder, release, true)?;
-    let mut by: Vec<&By> = Vec::new();
-    for noticer in chosen.iter().flat_map(|patch| &patch.noticers) {
-        if !by.contains(&&noticer.by) {
-            by.push(&noticer.by);
-        }
-    }
-    bar.set_length(by.len() as u64);
-    let mut control = Control { ran: by.len(), failed: Vec::new() };
-    for (number, by) in by.into_iter().enumerate() {
-        bar.set_message(format!("nothing taken out: {by}"));
-        let (status, said) = run_one(tree, by, release, &folder, number)?;
-        let ran = !said.contains("running 0 tests");
-        if !status.success() || !ran {
-            let why = report::reason(&said, None).unwrap_or_else(|why| why);
-            bar.suspend(|| println!("BAD: {by} fails with nothing taken out: {why}"));
-            control.failed.push(format!("`{by}`: {why}"));
-        }
-        bar.inc(1);
-    }
-    tree.remove_binaries(&folder);
-    bar.finish_and_clear();
-    println!("{} ran with nothing taken out, {} failed", control.ran, control.failed.len());
-    Ok(control)
-}
-
 /// What was built without a protection, and what those said already who are linked with it.
 struct Spoilt {
     folder: PathBuf,
     linked: Vec<Option<Result<String, String>>>,
 }
 
-/// Builds agent and hub without the protection, and runs the noticers that need the copy.
-fn spoil(tree: &Tree, release: &Path, patch: &Patch) -> Result<Spoilt, String> {
-    tree.with(Some(patch))?;
-    let folder = tree.folder_of(&patch.name)?;
-    let is_linked = |noticer: &Noticer| matches!(noticer.by, By::Linked { .. });
-    if !patch.noticers.iter().all(is_linked) {
-        tree.build(&folder, release, patch.in_simulator)?;
+/// Where things are spoilt, and noticers run.
+struct Shop {
+    tree: Tree,
+    /// Where cargo puts what it builds of the tree.
+    release: PathBuf,
+    /// Chaos runs several of everything at a time: no other noticer runs beside it.
+    turns: RwLock<()>,
+}
+
+impl Shop {
+    /// Builds agent, hub and simulator with nothing taken out, and has everybody run who notices something, as many at a time as
+    /// when something is.
+    fn control(&self, chosen: &[&Patch], jobs: usize, bar: &ProgressBar) -> Result<Control, String> {
+        self.tree.with(None)?;
+        let folder = self.tree.folder_of("control")?;
+        self.tree.build(&folder, &self.release, true)?;
+        let mut all: Vec<&By> = Vec::new();
+        for noticer in chosen.iter().flat_map(|patch| &patch.noticers) {
+            if !all.contains(&&noticer.by) {
+                all.push(&noticer.by);
+            }
+        }
+        bar.set_length(all.len() as u64);
+        let (next, failed) = (Mutex::new(all.iter().enumerate()), Mutex::new(Vec::new()));
+        let work = || {
+            loop {
+                let taken = next.lock().expect("nobody panics with it").next();
+                let Some((number, by)) = taken else { return Ok(()) };
+                bar.set_message(format!("nothing taken out: {by}"));
+                let (status, said) = self.run_one(by, &folder, number)?;
+                if !status.success() || said.contains("running 0 tests") {
+                    let why = report::reason(&said, None).unwrap_or_else(|why| why);
+                    bar.suspend(|| println!("BAD: {by} fails with nothing taken out: {why}"));
+                    failed.lock().expect("nobody panics with it").push(format!("`{by}`: {why}"));
+                }
+                bar.inc(1);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("nobody panics"))
+        })
+        .map_err(|error: String| error)?;
+        self.tree.remove_binaries(&folder);
+        bar.finish_and_clear();
+        let control = Control { ran: all.len(), failed: failed.into_inner().expect("nobody panicked with it") };
+        println!("{} ran with nothing taken out, {} failed", control.ran, control.failed.len());
+        Ok(control)
     }
-    let run = |(number, noticer)| is_linked(noticer).then(|| notice(tree, noticer, release, &folder, number));
-    let linked = patch.noticers.iter().enumerate().map(run).collect();
-    Ok(Spoilt { folder, linked })
-}
 
-/// Has the other noticers run against what was built; returns what all said.
-fn notice_all(tree: &Tree, release: &Path, patch: &Patch, spoilt: Spoilt) -> Result<String, String> {
-    let Spoilt { folder, linked } = spoilt;
-    let said = patch
-        .noticers
-        .iter()
-        .zip(linked)
-        .enumerate()
-        .map(|(number, (noticer, said))| said.unwrap_or_else(|| notice(tree, noticer, release, &folder, number)));
-    let said: Result<Vec<String>, String> = said.collect();
-    tree.remove_binaries(&folder);
-    Ok(said?.join("; "))
-}
-
-/// Runs a noticer, the patch's `number`th; returns what it says when it fails, as it should.
-fn notice(tree: &Tree, noticer: &Noticer, release: &Path, binaries: &Path, number: usize) -> Result<String, String> {
-    let (status, said) = run_one(tree, &noticer.by, release, binaries, number)?;
-    if said.contains("running 0 tests") {
-        Err(format!("there is no test {noticer}"))
-    } else if status.success() {
-        Err(format!("{noticer} passed"))
-    } else {
-        let reason = report::reason(&said, noticer.says.as_deref());
-        reason.map_err(|why| format!("{noticer} ended with {status} and {why}"))
+    /// Builds agent and hub without the protection, and runs the noticers that need the copy.
+    fn spoil(&self, patch: &Patch) -> Result<Spoilt, String> {
+        self.tree.with(Some(patch))?;
+        let folder = self.tree.folder_of(&patch.name)?;
+        let is_linked = |noticer: &Noticer| matches!(noticer.by, By::Linked { .. });
+        if !patch.noticers.iter().all(is_linked) {
+            self.tree.build(&folder, &self.release, patch.in_simulator)?;
+        }
+        let run = |(number, noticer)| is_linked(noticer).then(|| self.notice(noticer, &folder, number));
+        let linked = patch.noticers.iter().enumerate().map(run).collect();
+        Ok(Spoilt { folder, linked })
     }
-}
 
-/// Runs it against what was built, and keeps what it says as the `number`th there.
-fn run_one(
-    tree: &Tree,
-    by: &By,
-    release: &Path,
-    binaries: &Path,
-    number: usize,
-) -> Result<(ExitStatus, String), String> {
-    let log = binaries.join(format!("noticer-{}.log", number + 1));
-    let cannot = |error: std::io::Error| format!("run {by}: {error}");
-    let mut command = match by {
-        By::Chaos(arguments) => {
-            let mut command = Command::new(release.join("chaos"));
-            command.args(arguments).arg("--fail-fast");
-            command
+    /// Has the other noticers run against what was built; returns what all said.
+    fn notice_all(&self, patch: &Patch, spoilt: Spoilt) -> Result<String, String> {
+        let Spoilt { folder, linked } = spoilt;
+        let said = patch
+            .noticers
+            .iter()
+            .zip(linked)
+            .enumerate()
+            .map(|(number, (noticer, said))| said.unwrap_or_else(|| self.notice(noticer, &folder, number)));
+        let said: Result<Vec<String>, String> = said.collect();
+        self.tree.remove_binaries(&folder);
+        Ok(said?.join("; "))
+    }
+
+    /// Runs a noticer, the patch's `number`th; returns what it says when it fails, as it should.
+    fn notice(&self, noticer: &Noticer, binaries: &Path, number: usize) -> Result<String, String> {
+        let (status, said) = self.run_one(&noticer.by, binaries, number)?;
+        if said.contains("running 0 tests") {
+            Err(format!("there is no test {noticer}"))
+        } else if status.success() {
+            Err(format!("{noticer} passed"))
+        } else {
+            let reason = report::reason(&said, noticer.says.as_deref());
+            reason.map_err(|why| format!("{noticer} ended with {status} and {why}"))
         }
-        By::Test { program, name } => {
-            let mut command = only(&tree.test_program(program)?, name);
-            command.env("ONHAND_PATIENCE", PATIENCE);
-            command
-        }
-        By::Linked { of, name } => {
-            let (program, folder) = tree.spoilt_test_program(of)?;
-            let mut command = only(&program, name);
-            command.current_dir(folder);
-            command
-        }
-    };
-    let output = std::fs::File::create(&log).map_err(cannot)?;
-    let errors = output.try_clone().map_err(cannot)?;
-    command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
-    let status = command.status().map_err(cannot)?;
-    let said = std::fs::read(&log).map_err(cannot)?;
-    Ok((status, String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Runs it against what was built, and keeps what it says as the `number`th there.
+    fn run_one(&self, by: &By, binaries: &Path, number: usize) -> Result<(ExitStatus, String), String> {
+        let log = binaries.join(format!("noticer-{}.log", number + 1));
+        let cannot = |error: std::io::Error| format!("run {by}: {error}");
+        let mut command = match by {
+            By::Chaos(arguments) => {
+                let mut command = Command::new(self.release.join("chaos"));
+                command.args(arguments).arg("--fail-fast");
+                command
+            }
+            By::Test { program, name } => {
+                let mut command = only(&self.tree.test_program(program)?, name);
+                command.env("ONHAND_PATIENCE", PATIENCE);
+                command
+            }
+            By::Linked { of, name } => {
+                let (program, folder) = self.tree.spoilt_test_program(of)?;
+                let mut command = only(&program, name);
+                command.current_dir(folder);
+                command
+            }
+        };
+        let output = std::fs::File::create(&log).map_err(cannot)?;
+        let errors = output.try_clone().map_err(cannot)?;
+        command.env("ONHAND_BINARIES", binaries).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let status = match by {
+            By::Chaos(_) => {
+                let _alone = self.turns.write().expect("nobody panics with it");
+                command.status()
+            }
+            By::Test { .. } => {
+                let _with_others = self.turns.read().expect("nobody panics with it");
+                command.status()
+            }
+            By::Linked { .. } => command.status(),
+        };
+        let said = std::fs::read(&log).map_err(cannot)?;
+        Ok((status.map_err(cannot)?, String::from_utf8_lossy(&said).into_owned()))
+    }
 }
 
 /// The command that has a test program run one test.
