@@ -117,17 +117,17 @@ fn run(options: &Options) -> Result<usize, String> {
                 for patch in chosen {
                     let started = Instant::now();
                     let spoilt = shop.spoil(patch);
-                    if built.send((patch, spoilt, started.elapsed())).is_err() {
+                    if built.send(Built { patch, spoilt, took: started.elapsed() }).is_err() {
                         return;
                     }
                 }
             });
             // Dropped by the last on the way out, whatever way: nothing more is built then.
             let next = Arc::new(Mutex::new(next));
-            let work = move |next: Arc<Mutex<mpsc::Receiver<(&Patch, Result<Spoilt, String>, Duration)>>>| {
+            let work = move |next: Arc<Mutex<mpsc::Receiver<Built<'_>>>>| {
                 loop {
                     let received = next.lock().expect("nobody panics with it").recv();
-                    let Ok((patch, spoilt, took)) = received else { return Ok::<_, String>(()) };
+                    let Ok(Built { patch, spoilt, took }) = received else { return Ok::<_, String>(()) };
                     bar.set_message(format!("without {}", patch.takes_out));
                     let started = Instant::now();
                     let result = spoilt.and_then(|spoilt| shop.notice_all(patch, spoilt));
@@ -151,6 +151,13 @@ fn run(options: &Options) -> Result<usize, String> {
 struct Spoilt {
     folder: PathBuf,
     linked: Vec<Option<Result<String, String>>>,
+}
+
+/// A patch, what was built with it, and how long that took.
+struct Built<'a> {
+    patch: &'a Patch,
+    spoilt: Result<Spoilt, String>,
+    took: Duration,
 }
 
 /// Where things are spoilt, and noticers run.
@@ -180,7 +187,7 @@ impl Shop {
         let work = || {
             loop {
                 let taken = next.lock().expect("nobody panics with it").next();
-                let Some((number, by)) = taken else { return Ok(()) };
+                let Some((number, by)) = taken else { return Ok::<_, String>(()) };
                 bar.set_message(format!("nothing taken out: {by}"));
                 let (status, said) = self.run_one(by, &folder, number)?;
                 if !status.success() || said.contains("running 0 tests") {
@@ -194,8 +201,7 @@ impl Shop {
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().expect("nobody panics"))
-        })
-        .map_err(|error: String| error)?;
+        })?;
         self.tree.remove_binaries(&folder);
         bar.finish_and_clear();
         let control = Control { ran: all.len(), failed: failed.into_inner().expect("nobody panicked with it") };
