@@ -26,12 +26,16 @@ mod wards;
 mod world;
 
 use clap::Parser;
-use options::Options;
+use options::{Options, Seeds};
 use std::io::Read;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.plan {
+        print_plans(&options);
+        return ExitCode::SUCCESS;
+    }
     if options.result.is_none() && !onhand_tests::build::workspace() {
         eprintln!("the workspace does not build");
         return ExitCode::FAILURE;
@@ -40,6 +44,15 @@ fn main() -> ExitCode {
         (Some(seeds), _) => many::run_many(&options, seeds),
         (None, Some(seed)) => one(&options, seed),
         (None, None) => unreachable!("clap asks for one of them"),
+    }
+}
+
+fn print_plans(options: &Options) {
+    let seeds = options.seeds.as_ref().map(|Seeds(seeds)| seeds.clone());
+    for seed in seeds.into_iter().flatten().chain(options.seed) {
+        let plan = schedule::plan(seed, options.form, options.length());
+        println!("seed {seed}: {:?}", plan.shape);
+        plan.steps.iter().for_each(|step| println!("seed {seed}, {:.1?}: {}", step.at, step.fault));
     }
 }
 

@@ -67,6 +67,9 @@ pub struct Options {
     /// Begin no more runs once one has failed
     #[arg(long, conflicts_with_all = ["seed", "report"])]
     pub fail_fast: bool,
+    /// Say what the seeds stand for, and run nothing
+    #[arg(long, conflicts_with_all = ["report", "fail_fast"])]
+    pub plan: bool,
     /// Write what happened in many runs to this file, as Markdown
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     pub report: Option<PathBuf>,
