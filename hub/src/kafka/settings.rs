@@ -109,7 +109,7 @@ impl KafkaSettings {
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
         let described = self.admin()?.describe_configs([&ResourceSpecifier::Topic(&self.topic)], &options).await;
         let settings = match described.map(|mut described| described.pop()) {
-            Ok(Some(Ok(settings))) => settings,
+            Ok(Some(Ok(settings))) => Some(settings),
             // It needs a right of its own, and not every service that speaks Kafka's language knows the question.
             other => {
                 let error = other.map_or_else(|error| error.to_string(), |other| format!("{other:?}"));
@@ -119,12 +119,12 @@ impl KafkaSettings {
                     "Kafka does not say how long the topic keeps what is put there (it needs the right to describe its \
                      configuration): see to it that it is kept for as long as processors may be away"
                 );
-                return Ok(());
+                None
             }
         };
-        for warning in judge(topic.replicas, |name| settings.get(name).and_then(|entry| entry.value.as_deref()))
-            .with_context(|| format!("the topic {} cannot be used", self.topic))?
-        {
+        let setting = |name: &str| settings.as_ref()?.get(name)?.value.as_deref();
+        let warnings = judge(topic.replicas, setting);
+        for warning in warnings.with_context(|| format!("the topic {} cannot be used", self.topic))? {
             tracing::warn!(topic = self.topic, "{warning}");
         }
         Ok(())

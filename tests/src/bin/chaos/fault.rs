@@ -113,22 +113,18 @@ impl Fault {
             Self::RollBack { .. } => "agent's disk rolled back",
             Self::Replace { another_id: false, .. } => "device replaced",
             Self::Replace { another_id: true, .. } => "device replaced, new id",
-            Self::Line { who: Who::Gateway(_), trouble, .. } => match trouble {
-                Trouble::Cut => "gateway's line cut",
-                Trouble::Refused => "gateway's line refused",
-                Trouble::Slow(_) => "gateway's line slow",
-                Trouble::HalfOpen(_) => "gateway's line half open",
-                Trouble::Repeated(_) | Trouble::Reordered(_) | Trouble::Damaged(_) => "gateway's line, frames",
-            },
-            Self::Line { trouble, .. } => match trouble {
-                Trouble::Cut => "line cut",
-                Trouble::Refused => "line refused",
-                Trouble::Slow(_) => "line slow",
-                Trouble::HalfOpen(_) => "line half open",
-                Trouble::Repeated(_) => "frames repeated",
-                Trouble::Reordered(_) => "frames reordered",
-                Trouble::Damaged(_) => "frames damaged",
-            },
+            Self::Line { who, trouble, .. } => {
+                let what = match trouble {
+                    Trouble::Cut => "line cut",
+                    Trouble::Refused => "line refused",
+                    Trouble::Slow(_) => "line slow",
+                    Trouble::HalfOpen(_) => "line half open",
+                    Trouble::Repeated(_) => "frames repeated",
+                    Trouble::Reordered(_) => "frames reordered",
+                    Trouble::Damaged(_) => "frames damaged",
+                };
+                return if matches!(who, Who::Gateway(_)) { format!("gateway's {what}") } else { what.to_owned() };
+            }
             Self::Disk { who, trouble, .. } => {
                 let what = match trouble {
                     DiskTrouble::PowerCut | DiskTrouble::PowerCutAfter(_) => "power cut",

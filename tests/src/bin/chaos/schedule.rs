@@ -129,7 +129,8 @@ fn shape(form: Form, rng: &mut ChaCha8Rng) -> Shape {
     // Each of them costs: a disk that is served by this process, a clock that is read from a file.
     let disks = all.iter().copied().filter(|_| rng.random_bool(0.3)).collect();
     // What makes clocks wrong cannot make them so for librdkafka, which waits until a time of the real clock.
-    let clocks = all.iter().copied().filter(|who| rng.random_bool(0.2) && *who != Who::Processor(0)).collect();
+    let without_kafka = |who: &Who| matches!(who, Who::Agent(_) | Who::Hub);
+    let clocks = all.into_iter().filter(|_| rng.random_bool(0.2)).filter(without_kafka).collect();
     Shape {
         form,
         agents,

@@ -119,8 +119,8 @@ impl Wards {
         self.at(Who::Hub).intruded = true;
         let mut hub = world.intruder(self.intruded);
         hub.start_process();
-        // Whoever started it has the agents come to it.
         world.lead_agents_to(Some(&hub));
+        // Whoever started it has the agents come to it.
         world.wires.values().for_each(Wire::cut);
         self.intruders.push(Intruder { hub, until, failed_before: failures(world, Who::Hub) });
     }
