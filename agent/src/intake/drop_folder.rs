@@ -1,7 +1,8 @@
 //! The drop folder: files that other programs leave there are taken whole or rejected whole.
 //!
 //! What holds:
-//! - A file is read once it has stood still, size and time, for two looks: whoever writes it need not rename it.
+//! - A file is taken once it has stood still, size and time, for two looks: whoever writes it need not rename it.
+//! - It moves to `taking/` before it is read: what is put into its place meanwhile is another file, and has its turn later.
 //! - It is validated to its end before anything of it is taken. One bad line, and it moves to `rejected/` beside a text
 //!   with line, field and reason; otherwise it moves to `done/` once everything in it is durable.
 //! - A crash in between does no harm: the file is read again, and what was taken is a duplicate.
@@ -29,6 +30,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 const STILL: u32 = 2;
 /// How long a file with an unknown name must be unchanged before it is rejected: it may yet be renamed.
 const UNKNOWN_STILL: Duration = Duration::from_secs(60);
+/// The subfolder of what is being taken.
+const TAKING: &str = "taking";
 /// How names end that programs give to what they are still writing.
 const UNFINISHED: [&str; 8] = [".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp", "~"];
 /// Events that become durable together.
@@ -51,6 +54,17 @@ struct Observed {
     since: Instant,
     /// What was last said about it, so that it is said once.
     said: Option<String>,
+}
+
+impl Observed {
+    /// What is known of a file at another look, `before` being what was known of it.
+    fn again(before: Option<Self>, metadata: &fs::Metadata, now: Instant) -> Self {
+        let (len, modified) = (metadata.len(), metadata.modified().ok());
+        match before {
+            Some(o) if o.len == len && o.modified == modified => Self { looks: o.looks.saturating_add(1), ..o },
+            _ => Self { len, modified, looks: 0, since: now, said: None },
+        }
+    }
 }
 
 /// Why a file is not done.
@@ -81,6 +95,7 @@ impl DropFolder {
     /// # Errors
     /// When the folder or its subfolders cannot be created.
     pub(crate) fn open(folder: &Path, intake: Intake) -> io::Result<Self> {
+        fs::create_dir_all(folder.join(TAKING))?;
         fs::create_dir_all(folder.join("done"))?;
         fs::create_dir_all(folder.join("rejected"))?;
         Ok(Self { folder: folder.to_owned(), intake, observed: HashMap::new() })
@@ -108,44 +123,42 @@ impl DropFolder {
         let mut present = HashMap::new();
         let mut ready = Vec::new();
         let mut unknown = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            // A file may vanish while the folder is read.
-            let Ok(metadata) = entry.metadata() else { continue };
-            if !metadata.is_file() || entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            let (len, modified) = (metadata.len(), metadata.modified().ok());
-            let mut seen = match self.observed.remove(&path) {
-                Some(o) if o.len == len && o.modified == modified => Observed { looks: o.looks.saturating_add(1), ..o },
-                _ => Observed { len, modified, looks: 0, since: now, said: None },
-            };
-            match FileForm::of(&path) {
-                Some(form) if seen.looks >= STILL => ready.push((path.clone(), form)),
-                Some(_) => {}
-                None if is_unfinished(&path) => {}
-                None if now.duration_since(seen.since) >= UNKNOWN_STILL => unknown.push(path.clone()),
-                None if seen.said.is_none() => {
-                    tracing::warn!(
-                        file = %path.display(), rejected_in = ?UNKNOWN_STILL,
-                        "not a name that is taken in the drop folder"
-                    );
-                    seen.said = Some(String::new());
+        for folder in [self.folder.join(TAKING), self.folder.clone()] {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let path = entry.path();
+                // A file may vanish while the folder is read.
+                let Ok(metadata) = entry.metadata() else { continue };
+                if !metadata.is_file() || entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    continue;
                 }
-                None => {}
+                let mut seen = Observed::again(self.observed.remove(&path), &metadata, now);
+                match FileForm::of(&path) {
+                    Some(form) if seen.looks >= STILL => ready.push((path.clone(), form)),
+                    Some(_) => {}
+                    None if is_unfinished(&path) => {}
+                    None if now.duration_since(seen.since) >= UNKNOWN_STILL => unknown.push(path.clone()),
+                    None if seen.said.is_none() => {
+                        tracing::warn!(
+                            file = %path.display(), rejected_in = ?UNKNOWN_STILL,
+                            "not a name that is taken in the drop folder"
+                        );
+                        seen.said = Some(String::new());
+                    }
+                    None => {}
+                }
+                present.insert(path, seen);
             }
-            present.insert(path, seen);
         }
         self.observed = present;
-        // By name: names carry times.
-        ready.sort_by(|a, b| a.0.cmp(&b.0));
+        // By name: names carry times. Of one name, what is being taken is first.
+        ready.sort_by(|a, b| a.0.file_name().cmp(&b.0.file_name()));
         for (path, form) in ready {
             if *stopped.borrow() {
                 break;
             }
             // One file that cannot be moved must not keep the others from being taken.
-            if let Err(error) = self.process(&path, form) {
+            if let Err(error) = self.process(&path, form, now) {
                 tracing::warn!(file = %path.display(), %error, "a file in the drop folder gives trouble; it is tried again");
             }
         }
@@ -159,7 +172,9 @@ impl DropFolder {
         Ok(())
     }
 
-    fn process(&mut self, path: &Path, form: FileForm) -> io::Result<()> {
+    fn process(&mut self, path: &Path, form: FileForm, now: Instant) -> io::Result<()> {
+        let Some(path) = self.begin(path, now)? else { return Ok(()) };
+        let path = path.as_path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         match self.take(path, form) {
             Ok((accepted, duplicates)) => {
@@ -180,6 +195,23 @@ impl DropFolder {
             Err(Trouble::Stopping) => {}
         }
         Ok(())
+    }
+
+    /// Moves a file to where nothing comes into its place. `None` if it has to wait: for another of its name, or since it is not
+    /// what stood still.
+    fn begin(&mut self, path: &Path, now: Instant) -> io::Result<Option<PathBuf>> {
+        let Some(name) = path.file_name() else { return Ok(None) };
+        let taking = self.folder.join(TAKING).join(name);
+        if path != taking {
+            if taking.exists() {
+                return Ok(None);
+            }
+            fs::rename(path, &taking)?;
+            let seen = Observed::again(self.observed.remove(path), &fs::metadata(&taking)?, now);
+            self.observed.insert(taking.clone(), seen);
+        }
+        let still = self.observed.get(&taking).is_some_and(|seen| seen.looks >= STILL);
+        Ok(still.then_some(taking))
     }
 
     fn reject(&mut self, path: &Path, error: &LineError) -> io::Result<()> {
@@ -463,6 +495,46 @@ mod tests {
         assert_eq!(s.names("done"), done);
     }
 
+    /// Exports are often renamed to one and the same name.
+    #[test]
+    fn a_file_that_comes_while_one_of_its_name_is_taken_is_another_one() {
+        let mut s = Sandbox::new(160);
+        let replace = |s: &Sandbox, id: &str| {
+            s.write("till.ndjson.tmp", &SALE.replace("\"N\"", &format!("\"{id}\"")));
+            fs::rename(s.path("till.ndjson.tmp"), s.path("till.ndjson")).unwrap();
+        };
+        s.write("inventory_change_1.txt", CHANGES);
+        replace(&s, "first");
+        s.look(3);
+        assert_eq!((s.events(), s.names("taking").len()), (2, 1), "there is no room for both files");
+        replace(&s, "second");
+        let (mut taken, outbox) = (0, Arc::clone(&s.folder.intake.reporter.outbox));
+        for _ in 0..6 {
+            s.look(1);
+            taken += s.events();
+            let ack = DurableAck { epoch: outbox.epoch(), seq: Seq(taken), resend: false, frame: None };
+            outbox.acknowledge(ack).unwrap();
+        }
+        assert_eq!((taken, s.names("done").len()), (4, 3));
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_file_that_stood_still_has_to_stand_still_itself() {
+        let mut s = Sandbox::new(1 << 30);
+        s.write("till.ndjson", SALE);
+        s.look(2);
+        let (path, taking) = (s.path("till.ndjson"), s.path("taking/till.ndjson"));
+        s.folder.observed.get_mut(&path).unwrap().looks = STILL;
+        s.write("till.ndjson", &SALE[..40]);
+        assert_eq!(s.folder.begin(&path, s.now).unwrap(), None);
+        s.look(1);
+        fs::write(&taking, SALE).unwrap();
+        s.look(2);
+        assert_eq!((s.events(), s.names("taking").len()), (0, 1), "it is still written");
+        s.look(1);
+        assert_eq!((s.events(), s.names("done"), s.names("rejected").len()), (1, vec!["till.ndjson".to_owned()], 0));
+    }
+
     #[test]
     fn a_full_outbox_puts_a_file_off_until_there_is_room() {
         let mut s = Sandbox::new(160);
@@ -471,7 +543,7 @@ mod tests {
         s.look(5);
         let waiting = s.events();
         assert!(waiting > 0 && waiting < 3, "{waiting} of 3 fit");
-        assert_eq!((s.names("").len(), s.names("rejected").len()), (1, 0));
+        assert_eq!((s.names("taking").len(), s.names("rejected").len()), (1, 0));
         let outbox = Arc::clone(&s.folder.intake.reporter.outbox);
         outbox
             .acknowledge(DurableAck { epoch: outbox.epoch(), seq: Seq(waiting), resend: false, frame: None })
