@@ -237,7 +237,7 @@ impl Outbox {
             let state = self.state.lock();
             (state.epoch, state.durable)
         };
-        let found = self.store.next_after(cursor)?;
+        let found = self.reading(|| self.store.next_after(cursor))?;
         Ok(found.filter(|f| f.key.epoch < epoch || (f.key.epoch == epoch && f.last_seq() <= durable)))
     }
 
@@ -249,7 +249,7 @@ impl Outbox {
         let acked = self.state.lock().epochs.get(&info.key.epoch).map_or(Seq(0), |p| p.acked);
         // An ack may end inside a frame; the frame is then sent whole again.
         let acked = acked.min(Seq(info.key.first_seq.0 - 1));
-        let body = self.store.body(info)?;
+        let body = self.reading(|| self.store.body(info))?;
         Ok(frame::seal(agent, info.key.epoch, acked, info.key.first_seq, info.count, &body))
     }
 
@@ -412,12 +412,26 @@ impl Outbox {
     fn writing<T>(&self, write: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
         self.check_failure()?;
         write().inspect_err(|error| {
-            if matches!(error, OutboxError::Storage(_) | OutboxError::Io(_))
-                && self.failure.set(error.to_string()).is_ok()
-            {
-                self.failed.notify_one();
+            if matches!(error, OutboxError::Storage(_) | OutboxError::Io(_)) {
+                self.fail(error);
             }
         })
+    }
+
+    /// Reads what is to be sent. Where that is damaged, nothing behind it would ever go: the agent ends, and the next start makes
+    /// the database anew from all that can be read.
+    fn reading<T>(&self, read: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        recovery::reading(&self.path, read).inspect_err(|error| {
+            if recovery::is_damage(error) {
+                self.fail(error);
+            }
+        })
+    }
+
+    fn fail(&self, error: &OutboxError) {
+        if self.failure.set(error.to_string()).is_ok() {
+            self.failed.notify_one();
+        }
     }
 
     /// As [`Outbox::writing`], one at a time: the failure of the one is known before the next one looks for it. Whatever

@@ -5,6 +5,7 @@
 //! - At any moment the old database is there, or the new one is whole.
 //! - Whatever goes lost is named. The old database stays beside the new one, as `outbox.damaged`, until the next time.
 //! - A disk that does not answer is no damage: an error of the system ends the start, and nothing is moved.
+//! - What sled opens, and cannot read later, is found by whoever reads it: the agent ends, and the next start does the same.
 
 use super::OutboxError;
 use super::progress::State;
@@ -19,6 +20,8 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+/// What the file is called, beside the database, that says what was found damaged while the database was open.
+const FOUND: &str = "found-damaged";
 /// Gaps that are named one by one.
 const NAMED: usize = 20;
 
@@ -26,9 +29,14 @@ const NAMED: usize = 20;
 pub(super) fn open(path: &Path) -> Result<(Store, State), OutboxError> {
     finish_replacement(path)?;
     remove_unfinished_snapshots(path)?;
-    let damage = match attempt(path)? {
-        Ok(opened) => return Ok(opened),
-        Err(damage) => damage,
+    let found = beside(path, FOUND);
+    let damage = match fs::read_to_string(&found) {
+        Ok(damage) => damage,
+        Err(error) if error.kind() == ErrorKind::NotFound => match attempt(path)? {
+            Ok(opened) => return Ok(opened),
+            Err(damage) => damage,
+        },
+        Err(error) => return Err(error.into()),
     };
     tracing::error!(%damage, "DAMAGED: the outbox's database cannot be opened; a new one takes over what can be read");
     let kept = salvage(path)?;
@@ -36,7 +44,21 @@ pub(super) fn open(path: &Path) -> Result<(Store, State), OutboxError> {
         frames = kept.frames, events = kept.events, not_found = %kept.gaps(), old = %beside(path, "damaged").display(),
         "salvaged: these frames go on. Of the numbers that were not found, some may have been acknowledged one by one"
     );
-    attempt(path)?.map_err(|damage| OutboxError::Damaged(format!("also after it was made anew: {damage}")))
+    let opened = attempt(path)?;
+    let opened = opened.map_err(|damage| OutboxError::Damaged(format!("also after it was made anew: {damage}")))?;
+    remove_file(&found)?;
+    Ok(opened)
+}
+
+/// Reads something of an open database. Where that is damaged, the next start makes it anew.
+pub(super) fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+    let read = caught(read);
+    if let Err(error) = &read
+        && is_damage(error)
+    {
+        fs::write(beside(path, FOUND), error.to_string())?;
+    }
+    read
 }
 
 /// The outer error is for whoever starts the agent, the inner one says what is damaged.
@@ -46,15 +68,19 @@ fn attempt(path: &Path) -> Result<Result<(Store, State), String>, OutboxError> {
         let state = store.load()?;
         Ok((store, state))
     };
-    match catch_unwind(AssertUnwindSafe(opening)) {
-        Ok(Ok(opened)) => Ok(Ok(opened)),
-        Ok(Err(error)) if is_damage(&error) => Ok(Err(error.to_string())),
-        Ok(Err(error)) => Err(error),
-        Err(panic) => Ok(Err(format!("sled stumbled over it: {}", text_of(&*panic)))),
+    match caught(opening) {
+        Ok(opened) => Ok(Ok(opened)),
+        Err(error) if is_damage(&error) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 
-fn is_damage(error: &OutboxError) -> bool {
+fn caught<T>(work: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(OutboxError::Damaged(format!("sled stumbled over it: {}", text_of(&*panic)))))
+}
+
+pub(super) fn is_damage(error: &OutboxError) -> bool {
     match error {
         OutboxError::Damaged(_) => true,
         OutboxError::Storage(sled::Error::Io(error)) | OutboxError::Io(error) => error.raw_os_error().is_none(),
@@ -204,6 +230,13 @@ fn beside(path: &Path, what: &str) -> PathBuf {
 
 fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
 use super::super::test_support::{frame, outbox};
-use super::super::{NewFrame, Outbox};
+use super::super::{FrameInfo, NewFrame, Outbox};
 use super::*;
 use onhand_common::topics::DurableAck;
 use std::os::unix::fs::FileExt;
@@ -117,4 +117,40 @@ fn gaps_are_what_is_neither_kept_nor_acknowledged() {
     note_gap(&mut kept, &mut behind, FrameKey { epoch: Epoch(1), first_seq: Seq(51) }, Seq(50));
     note_gap(&mut kept, &mut behind, FrameKey { epoch: Epoch(2), first_seq: Seq(1) }, Seq(5));
     assert_eq!(kept.gaps(), "21-30 of epoch 1, 41-50 of epoch 1");
+}
+
+/// sled reads what it has a snapshot of only when it is asked for it.
+#[test]
+fn what_cannot_be_read_later_does_not_stop_what_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || outbox(dir.path(), 1 << 30);
+    let large: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    open().append(&[frame("before", 400), NewFrame { count: 500, body: large.clone() }]).unwrap();
+    open().append(&[frame("behind", 400)]).unwrap();
+    drop(open());
+    let db = dir.path().join("outbox/db");
+    let (mut content, middle) = (fs::read(&db).unwrap(), &large[large.len() / 2..][..64]);
+    let places: Vec<usize> = (0..content.len() - 64).filter(|&at| &content[at..at + 64] == middle).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        content[at..at + 64].fill(0xAA);
+    }
+    fs::write(&db, content).unwrap();
+
+    let damaged = open();
+    assert!(!dir.path().join("outbox.damaged").exists(), "sled has not seen it yet");
+    let mut infos: Vec<FrameInfo> = Vec::new();
+    while let Some(info) = damaged.next_after(infos.last().map(|info| info.key)).unwrap() {
+        infos.push(info);
+    }
+    let agent = onhand_common::AgentId::new("a").unwrap();
+    let sealed: Vec<bool> = infos.iter().map(|info| damaged.seal(&agent, info).is_ok()).collect();
+    assert_eq!(sealed, [true, false, true]);
+    assert!(damaged.failure().is_some(), "the agent ends");
+    drop(damaged);
+    let left = [frame("before", 400).body, frame("behind", 400).body];
+    for _ in 0..2 {
+        assert_eq!(bodies(&open()), left);
+        assert!(!dir.path().join("outbox.found-damaged").exists());
+    }
 }
