@@ -502,12 +502,20 @@ impl CommitCycle {
             return Ok(answers);
         }
         let sums = loop {
-            match sum_changes(&self.tables.changes, &self.applicability, &wanted).await {
+            let error = match sum_changes(&self.tables.changes, &self.applicability, &wanted).await {
                 Ok(sums) => break sums,
                 Err(error) if self.shutdown.is_cancelled() => return Err(CommitError::Other(error).into()),
-                Err(error) => tracing::warn!("summing items from silver: {error:#}; trying again"),
-            }
+                // Its partitions are another's by now.
+                Err(_) if self.pipeline.is_over() => return Err(Stopped::Pipeline),
+                Err(error) => error,
+            };
+            tracing::warn!("summing items from silver: {error:#}; trying again");
             tokio::time::sleep(PAUSE).await;
+            // Who stood still for long has files in hand that others have merged, and removed.
+            if let Err(error) = self.tables.changes.catch_up().await {
+                tracing::warn!("looking for newer files of silver: {error:#}; trying again");
+            }
+            self.publish_files();
         };
         self.pipeline.stats.recounts.fetch_add(wanted.len() as u64, Relaxed);
         for cut in cuts {

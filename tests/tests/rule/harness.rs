@@ -86,6 +86,11 @@ impl Harness {
         harness
     }
 
+    /// Where silver's changes lie.
+    pub fn changes_folder(&self) -> PathBuf {
+        PathBuf::from(self.lake.root()).join("silver/inventory_change")
+    }
+
     fn reference_folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
@@ -296,7 +301,20 @@ impl Harness {
         Ok(())
     }
 
-    async fn table(&self, name: TableName) -> Table {
+    /// Begins a gold cut, and has the pipeline fail within it, as where partitions are moved: the cycle has to end.
+    pub async fn give_up_in_a_gold_cut(&mut self) {
+        let Life { pipeline, around, cycle, servants, stop } = self.life.take().expect("the hub lives");
+        around.reload_reference.notify_one();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        pipeline.fail("given up".to_owned());
+        let ended = tokio::time::timeout(PATIENCE, cycle).await.expect("the cycle ends").expect("it does not panic");
+        ended.expect("nothing was committed that is another's");
+        drop(stop);
+        servants.end().await;
+    }
+
+    /// A table as anybody else has it.
+    pub async fn table(&self, name: TableName) -> Table {
         Table::open(&self.lake, name).await.unwrap_or_else(|error| panic!("open {name}: {error:#}"))
     }
 

@@ -4,4 +4,5 @@ mod forgetting;
 mod harness;
 mod model;
 mod random_streams;
+mod recount;
 mod rule_cases;
