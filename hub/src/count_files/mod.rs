@@ -151,8 +151,7 @@ impl CountFiles {
                     "count files: this name and perhaps others say nothing; taken are inventory_snapshot_*.txt, .csv and inventory_snapshot_STORE_TIME"
                 );
             }
-            // A wait is no work.
-            let looked = started.elapsed().saturating_sub(waited);
+            let took = started.elapsed();
             let mut progress = false;
             for batch in batches(files) {
                 progress |= loader.take(batch).await?;
@@ -161,7 +160,7 @@ impl CountFiles {
             ensure!(!more || progress, "{FILES_PER_LOOK} files cannot be read");
             if !more {
                 passed.send_modify(|passes| *passes += 1);
-                tokio::time::sleep(pace.pause_after(looked)).await;
+                tokio::time::sleep(pace.pause_after(took, waited)).await;
             }
         }
     }

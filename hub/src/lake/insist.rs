@@ -76,3 +76,30 @@ pub async fn insist(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples::{NEW_YEAR, changes, lake};
+    use crate::lake::tables::TableName;
+    use std::sync::atomic::AtomicUsize;
+
+    /// A vacuum may take them for left over before their log entry is there.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn files_that_waited_too_long_for_their_commit_are_written_anew() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let half = i64::try_from(lake.retention().deleted_files.as_millis()).unwrap() / 2;
+        let (written, stats) = (AtomicUsize::new(0), HubStats::default());
+        let write = async |table: &Table| {
+            let mut adds = table.write([changes(&[("a", 1, NEW_YEAR, 1, 10, -2)])]).await?;
+            // The first ones are a minute older than they may be, the next ones a minute younger.
+            let minutes = if written.fetch_add(1, Relaxed) == 0 { 1 } else { -1 };
+            adds[0].add.modification_time -= half + minutes * 60_000;
+            Ok(CommitRequest::append(adds))
+        };
+        let stamp = (vec!["p0".to_owned()], 1);
+        insist(&mut table, &CancellationToken::new(), &stats, write, &stamp).await.unwrap();
+        assert_eq!((written.into_inner(), table.version(), table.row_count()), (2, 1, 1));
+    }
+}
