@@ -142,6 +142,11 @@ impl Sources {
         out.gauge("kafka_partitions", "Partitions that this process holds", s.kafka_partitions.load(Relaxed))?;
         out.counter("kafka_rebalances", "Times that this process's partitions changed", &s.kafka_rebalances)?;
         out.counter(
+            "kafka_lost_records",
+            "Records that Kafka removed before they were read: what they held is lost",
+            &s.kafka_lost,
+        )?;
+        out.counter(
             "kafka_skipped_records",
             "Offsets that were missing in a topic when it was read",
             &s.kafka_skipped,

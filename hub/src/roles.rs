@@ -112,6 +112,7 @@ async fn processor(config: HubConfig) -> Result<()> {
     let (leads, leading) = watch::channel(None);
     let way = Way::Topic(settings.clone(), Arc::clone(&around.stats));
     Replayer { lake: around.lake.clone(), way, leading: leading.clone() }.start(stop.clone());
+    let mut count_topic = None;
     if let Some(place) = &config.count_files {
         let folder = Folder::open(place).context("count_files")?;
         let topic = EventTopic::connect(&settings, Arc::clone(&around.stats));
@@ -119,7 +120,7 @@ async fn processor(config: HubConfig) -> Result<()> {
             web.stop().await;
             return Ok(());
         };
-        let destination = Destination::Topic(topic);
+        let destination = Destination::Topic(count_topic.insert(topic).clone());
         let log = CountFileLog::new(around.lake.clone());
         CountFiles { folder, destination, log, leading }.start(stop.clone());
     }
@@ -132,9 +133,21 @@ async fn processor(config: HubConfig) -> Result<()> {
             stop.cancel();
             processing.await
         }
+        reason = broken(count_topic.as_ref()) => {
+            stop.cancel();
+            processing.await.and(Err(anyhow!(reason)))
+        }
     };
     web.stop().await;
     ended
+}
+
+/// Resolves when a topic's client can do no more, and says why; never, where there is none.
+async fn broken(topic: Option<&EventTopic>) -> String {
+    match topic {
+        Some(topic) => topic.broken().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Does something that may have to wait for Kafka; `None` if SIGTERM or SIGINT came first.

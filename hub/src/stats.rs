@@ -53,7 +53,9 @@ pub struct HubStats {
     pub fenced: AtomicU64,
     /// Commits of others that came first, so that ours took the next place in the log.
     pub commit_conflicts: AtomicU64,
-    /// Records of topics that were gone before they were read.
+    /// Records that Kafka had removed before they were read.
+    pub kafka_lost: AtomicU64,
+    /// Offsets of topics that were missing for another reason, or for one that nobody knows: a transaction's marker is one.
     pub kafka_skipped: AtomicU64,
     /// Why the topic with raw documents is not read, if one was asked for and is not.
     pub raw_topic_unread: Mutex<Option<String>>,

@@ -196,6 +196,12 @@ impl Till {
         self.ledger.transaction(document);
     }
 
+    /// Sends documents of its own making at once; they must be taken.
+    pub fn send_all(&mut self, agent: &Agent, documents: &[Value]) {
+        deliver(&agent.url("/v1/transactions"), &json!(documents));
+        self.was_taken(documents);
+    }
+
     /// Sends a count of its own making; it must be taken.
     pub fn send_count(&mut self, agent: &Agent, count: &Value) {
         deliver(&agent.url("/v1/counts"), count);

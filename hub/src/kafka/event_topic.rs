@@ -7,6 +7,7 @@ use crate::stats::HubStats;
 use anyhow::{Context, Result};
 use onhand_common::frame::FramePart;
 use onhand_common::{AgentId, Epoch, Event, Seq};
+use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -38,6 +39,8 @@ const FILES: &str = "count-files";
 #[derive(Clone)]
 pub struct EventTopic {
     producer: FutureProducer<Quiet>,
+    /// Sends each record in a batch of its own.
+    singly: FutureProducer<Quiet>,
     topic: String,
     partitions: i32,
     stats: Arc<HubStats>,
@@ -66,11 +69,18 @@ impl EventTopic {
         let ours = [("linger.ms", "5"), ("compression.type", "zstd"), ("queue.buffering.max.kbytes", "65536")];
         // A topic that was deleted is not made again by the first record, with the cluster's defaults.
         let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("allow.auto.create.topics", "false")];
-        let producer = settings
-            .client(&ours, &fixed)
-            .create_with_context(Quiet::default())
-            .context("prepare a producer for Kafka")?;
-        Ok(Self { producer, topic: settings.topic.clone(), partitions, stats, broken: watch::Sender::default() })
+        let mut client = settings.client(&ours, &fixed);
+        let producer = |client: &ClientConfig| {
+            client.create_with_context(Quiet::default()).context("prepare a producer for Kafka")
+        };
+        Ok(Self {
+            producer: producer(&client)?,
+            singly: producer(client.set("batch.num.messages", "1"))?,
+            topic: settings.topic.clone(),
+            partitions,
+            stats,
+            broken: watch::Sender::default(),
+        })
     }
 
     /// Resolves when the client can do no more, and says why.
@@ -98,11 +108,29 @@ impl EventTopic {
     /// # Errors
     /// After a pause, unless the record is too large. It is no loss: whoever has it sends it again, whole or in pieces.
     pub async fn put(&self, partition: i32, key: &str, value: &[u8], headers: &[(&str, &str)]) -> Result<(), NotTaken> {
+        // Kafka refuses a batch that is too large with everything that happens to be in it.
+        for producer in [&self.producer, &self.singly] {
+            let put = self.put_by(producer, partition, key, value, headers).await;
+            if put != Err(NotTaken::TooLarge) {
+                return put;
+            }
+        }
+        Err(NotTaken::TooLarge)
+    }
+
+    async fn put_by(
+        &self,
+        producer: &FutureProducer<Quiet>,
+        partition: i32,
+        key: &str,
+        value: &[u8],
+        headers: &[(&str, &str)],
+    ) -> Result<(), NotTaken> {
         let headers = headers
             .iter()
             .fold(OwnedHeaders::new(), |all, &(key, value)| all.insert(Header { key, value: Some(value) }));
         let record = FutureRecord::to(&self.topic).partition(partition).key(key).payload(value).headers(headers);
-        match self.producer.send(record, ROOM).await {
+        match producer.send(record, ROOM).await {
             Ok(_) => {
                 self.stats.kafka_records.fetch_add(1, Relaxed);
                 Ok(())
@@ -113,7 +141,7 @@ impl EventTopic {
                 }
                 self.stats.kafka_failures.fetch_add(1, Relaxed);
                 tracing::warn!(partition, "Kafka did not take a record: {error}");
-                if let Some((code, reason)) = self.producer.client().fatal_error() {
+                if let Some((code, reason)) = producer.client().fatal_error() {
                     self.broken.send_replace(Some(format!("Kafka's client gave up: {code}: {reason}")));
                 }
                 // Some errors come at once, and the next try would, too.
@@ -123,14 +151,20 @@ impl EventTopic {
         }
     }
 
-    /// Puts counts of a file there, at most as many as a frame holds; returns once all in-sync replicas have them.
+    /// Puts counts of a file there, at most as many as a frame holds; returns once all in-sync replicas have them, however often
+    /// that has to be tried: who began anew would plan the file anew.
     ///
     /// # Errors
-    /// If Kafka does not take them.
+    /// If a single count is larger than the topic allows.
     pub async fn put_file(&self, name: &str, counts: Vec<(Seq, Event)>) -> Result<()> {
         let agent_id = AgentId::new(FILES).expect("it is made of letters");
-        let put = self.put_part(FramePart { agent_id, epoch: Epoch(0), events: counts }, &[(FILE, name)]).await;
-        put.with_context(|| format!("hand counts of {name} on"))
+        let part = FramePart { agent_id, epoch: Epoch(0), events: counts };
+        loop {
+            match self.put_part(part.clone(), &[(FILE, name)]).await {
+                Err(NotTaken::ThisTime) => {}
+                put => return put.with_context(|| format!("hand counts of {name} on")),
+            }
+        }
     }
 
     /// Puts the events of a part there, each on the partition of its store; returns once all in-sync replicas have them.

@@ -87,12 +87,25 @@ pub struct WentBack {
     found: i64,
 }
 
+/// Offsets that were not there when they were to be read.
+#[derive(Debug)]
+pub struct Gap {
+    /// Where.
+    pub partition: TopicPartition,
+    /// The first of them.
+    pub wanted: i64,
+    /// The first one behind them.
+    pub found: i64,
+    /// Whether this partition, since its lane was opened, had none before.
+    pub first: bool,
+}
+
 struct Lane {
     worker: mpsc::Sender<Received>,
     /// The next offset that is wanted.
     next: i64,
-    /// It was said that records are missing.
-    warned: bool,
+    /// Offsets have been missing.
+    gaps: bool,
     /// What came after the worker's queue was full; bounded, since the partition is paused then.
     held: VecDeque<Received>,
     paused: bool,
@@ -110,7 +123,7 @@ impl Lanes {
     /// A lane for a partition that is read from `next` on.
     pub fn open(&mut self, partition: TopicPartition, next: i64) -> mpsc::Receiver<Received> {
         let (worker, queue) = mpsc::channel(WAITING);
-        self.lanes.insert(partition, Lane { worker, next, warned: false, held: VecDeque::new(), paused: false });
+        self.lanes.insert(partition, Lane { worker, next, gaps: false, held: VecDeque::new(), paused: false });
         queue
     }
 
@@ -120,7 +133,7 @@ impl Lanes {
     }
 
     /// Hands a message to its worker, or holds it and pauses its partition. Without a lane it is dropped: it will come again.
-    /// Returns how many offsets were missing before it.
+    /// Returns which offsets were missing before it, if some were.
     ///
     /// # Errors
     /// If the topic has gone back: what is read now is not what was there.
@@ -128,25 +141,25 @@ impl Lanes {
         &mut self,
         message: &BorrowedMessage<'_>,
         consumer: &StreamConsumer<C>,
-    ) -> Result<u64, WentBack> {
+    ) -> Result<Option<Gap>, WentBack> {
         let full = self.bytes.load(Relaxed) > WAITING_BYTES;
         let received = Received::of(message, &self.bytes);
-        let Some(lane) = self.lanes.get_mut(&received.partition) else { return Ok(0) };
+        let Some(lane) = self.lanes.get_mut(&received.partition) else { return Ok(None) };
         if received.offset < lane.next {
             // Nothing is left over from before the seek: librdkafka drops that by itself.
             let (partition, wanted, found) = (received.partition.clone(), lane.next, received.offset);
             return Err(WentBack { partition, wanted, found });
         }
-        let missing = (received.offset - lane.next) as u64;
-        if missing > 0 && !lane.warned {
-            lane.warned = true;
-            tracing::warn!(topic = %received.partition.topic, partition = received.partition.partition, wanted = lane.next,
-                found = received.offset, "offsets are missing: a transaction's markers, or records that were deleted before they were read");
-        }
+        let gap = (received.offset > lane.next).then(|| Gap {
+            partition: received.partition.clone(),
+            wanted: lane.next,
+            found: received.offset,
+            first: !std::mem::replace(&mut lane.gaps, true),
+        });
         lane.next = received.offset + 1;
         if lane.held.is_empty() && !full {
             match lane.worker.try_send(received) {
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return Ok(missing),
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return Ok(gap),
                 Err(mpsc::error::TrySendError::Full(back)) => lane.held.push_back(back),
             }
         } else {
@@ -155,7 +168,7 @@ impl Lanes {
         if !lane.paused {
             lane.paused = pause(consumer, message.topic(), message.partition());
         }
-        Ok(missing)
+        Ok(gap)
     }
 
     /// Hands on what was held, and resumes the partitions whose workers caught up.

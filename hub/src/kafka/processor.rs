@@ -38,8 +38,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time between two looks at how much there is to read, and how long one may take.
 const LAG_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long leaving the group may take: longer than one question of a look at how much there is to read, which is waited for.
-const LEAVING: Duration = Duration::from_secs(8);
+/// How long leaving the group may take, with the question of a look at how much there is to read that is waited for before.
+const LEAVING: Duration = Duration::from_secs(4);
 /// A life of this length was not the same trouble as before.
 const GOOD: Duration = Duration::from_secs(60);
 

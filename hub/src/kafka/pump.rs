@@ -1,7 +1,7 @@
 //! The one task that polls a consumer. While it hands messages on it waits for nothing else; only where a life begins it waits
 //! for Kafka itself, at most two minutes, which is less than the time after which the group takes it for dead.
 
-use super::lanes::Lanes;
+use super::lanes::{Gap, Lanes};
 use super::record::{Expected, work};
 use crate::pipeline::{Pipeline, TopicPartition};
 use crate::stats::HubStats;
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -130,7 +131,8 @@ async fn run<C: ConsumerContext + 'static>(
             },
             message = consumer.recv() => match message {
                 Ok(message) => match lanes.put(&message, &consumer) {
-                    Ok(missing) => drop(stats.kafka_skipped.fetch_add(missing, Relaxed)),
+                    Ok(Some(gap)) => tell(gap, &expected, &consumer, &stats),
+                    Ok(None) => {}
                     Err(went_back) => {
                         lanes.close();
                         if let Some(pipeline) = &current {
@@ -150,6 +152,49 @@ async fn run<C: ConsumerContext + 'static>(
             () = room.notified() => lanes.hand_on(&consumer),
         }
     }
+}
+
+/// Says what is missing between two records. Of gateways' records, which have no transaction's markers between them, Kafka is asked
+/// whether it has removed them. (Before the first one that a lake ever takes from a partition there may have been some for no lake.)
+fn tell<C: ConsumerContext + 'static>(
+    gap: Gap,
+    expected: &Expected,
+    consumer: &Arc<StreamConsumer<C>>,
+    stats: &Arc<HubStats>,
+) {
+    if gap.wanted == 0 || matches!(expected, Expected::Any) {
+        return skipped(&gap, stats);
+    }
+    let (consumer, stats) = (Arc::clone(consumer), Arc::clone(stats));
+    tokio::task::spawn_blocking(move || {
+        let TopicPartition { topic, partition } = &gap.partition;
+        match consumer.fetch_watermarks(topic, *partition, SEEK) {
+            Ok((beginning, _)) if beginning > gap.wanted => {
+                lost(topic, *partition, gap.wanted..beginning.min(gap.found), &stats);
+            }
+            Ok(_) => skipped(&gap, &stats),
+            Err(error) => {
+                tracing::warn!(%topic, partition, "offsets are missing, and Kafka does not tell where it begins: {error}");
+                skipped(&gap, &stats);
+            }
+        }
+    });
+}
+
+fn skipped(gap: &Gap, stats: &HubStats) {
+    let Gap { partition: TopicPartition { topic, partition }, wanted, found, first } = gap;
+    stats.kafka_skipped.fetch_add(found.abs_diff(*wanted), Relaxed);
+    if *first {
+        tracing::warn!(%topic, partition, wanted, found,
+            "offsets are missing: a transaction's markers, or records that were removed before they were read");
+    }
+}
+
+fn lost(topic: &str, partition: i32, offsets: Range<i64>, stats: &HubStats) {
+    let Range { start: wanted, end: beginning } = offsets;
+    tracing::error!(%topic, partition, wanted, beginning, gone = beginning - wanted,
+        "LOST: Kafka has removed records before they were read; look at the topic's retention");
+    stats.kafka_lost.fetch_add(beginning.abs_diff(wanted), Relaxed);
 }
 
 /// Nothing is fetched only to be dropped; who is brought to an offset goes on.
@@ -180,9 +225,7 @@ async fn within_topics<C: ConsumerContext + 'static>(
                     "the topic ends before what was taken from it: it was made anew, or lost its end; reading all that it holds");
                 *next = low;
             } else if *next < low {
-                tracing::error!(%topic, partition, taken = *next, beginning = low, gone = low - *next,
-                    "LOST: Kafka has removed records before they were read; look at the topic's retention");
-                stats.kafka_skipped.fetch_add(low.abs_diff(*next), Relaxed);
+                lost(topic, *partition, *next..low, &stats);
                 *next = low;
             }
         }

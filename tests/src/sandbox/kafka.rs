@@ -7,7 +7,7 @@ use super::Sandbox;
 use super::process::{Ran, installed, lasting_port, run, run_reading};
 use super::program::Program;
 use std::fs::File;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -149,16 +149,27 @@ impl Kafka {
 
     /// Deletes what a partition has before an offset.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
-        let wanted = serde_json::json!({
-            "version": 1,
-            "partitions": [{ "topic": topic, "partition": partition, "offset": before }],
-        });
+        let printed = self.delete_before(topic, partition..partition + 1, before);
+        assert!(printed.contains(&format!("low_watermark: {before}")), "{printed}\n{}", self.log_tail());
+    }
+
+    /// Deletes all that the first so many partitions have.
+    pub fn empty_topic(&self, topic: &str, partitions: i32) {
+        let printed = self.delete_before(topic, 0..partitions, -1);
+        let emptied = printed.matches("low_watermark: ").count();
+        assert_eq!(emptied, partitions as usize, "{printed}\n{}", self.log_tail());
+    }
+
+    /// Returns what the tool printed: it ends with 0 even if the broker refuses.
+    fn delete_before(&self, topic: &str, partitions: Range<i32>, offset: i64) -> String {
+        let each = partitions
+            .map(|partition| serde_json::json!({ "topic": topic, "partition": partition, "offset": offset }))
+            .collect::<Vec<_>>();
+        let wanted = serde_json::json!({ "version": 1, "partitions": each });
         let file = self.folder.join("delete-records.json");
         std::fs::write(&file, wanted.to_string()).expect("write what is to be deleted");
         let mut command = self.tool("org.apache.kafka.tools.DeleteRecordsCommand");
-        let printed = self.must(run(command.arg("--offset-json-file").arg(file)));
-        // The tool ends with 0 even if the broker refuses.
-        assert!(printed.contains(&format!("low_watermark: {before}")), "{printed}\n{}", self.log_tail());
+        self.must(run(command.arg("--offset-json-file").arg(file)))
     }
 
     /// Sends lines, each with its key, by Kafka's console producer; they are acknowledged when this returns. Keys and

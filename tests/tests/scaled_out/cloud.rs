@@ -114,6 +114,11 @@ impl<'a> Cloud<'a> {
                 || agent.backlog(),
             );
         }
+        self.wait_for_lake(expected);
+    }
+
+    /// Waits until the lake is as it shall be by now.
+    pub fn wait_for_lake(&self, expected: &Verdict) {
         let said = std::cell::RefCell::new(String::new());
         wait_until(
             "the lake is as it shall be",

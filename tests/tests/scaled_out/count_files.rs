@@ -118,3 +118,29 @@ fn a_hub_in_embedded_form_takes_them_from_a_bucket_once() {
     assert_eq!(planned(&sandbox), before, "what was taken is not planned again");
     judge(&sandbox.lake(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
 }
+
+#[test]
+fn while_kafka_stands_still_a_count_file_is_planned_once() {
+    let sandbox = Sandbox::new();
+    let (kafka, lake, folder) = (Kafka::start(&sandbox), LakeAt::folder(&sandbox), sandbox.path("counts"));
+    std::fs::create_dir_all(&folder).expect("make a folder");
+    let place = folder.to_str().expect("a path of plain characters");
+    // The producer gives up soon, the group does not.
+    let patience = ["--kafka-set", "message.timeout.ms=1000", "--kafka-set", "session.timeout.ms=45000"];
+    let more = [&["--count-files", place][..], &patience].concat();
+    let mut processor = Part::processor_with(&sandbox, "processor-1", &kafka, &lake.url(), lake.environment(), &more);
+    processor.wait_ready();
+    let counted = || number_in_lake(&lake.files(), "SELECT count(*) FROM inventory_snapshot") as u64;
+    let mut ledger = Ledger::default();
+    put(&folder, &mut ledger, 0);
+    wait_until("the first file is taken", || processor.log_tail(), || counted() == ledger.counts());
+    kafka.freeze();
+    put(&folder, &mut ledger, 1);
+    let refused = || processor.log().matches("Kafka did not take a record").count();
+    wait_until("the second file was tried often", || processor.log_tail(), || refused() >= 5);
+    kafka.thaw();
+    wait_until("it is taken", || processor.log_tail(), || counted() == ledger.counts());
+    assert!(processor.terminate().success(), "{}", processor.log_tail());
+    assert_eq!(number_in_lake(&lake.files(), "SELECT count(*) FROM count_files"), 2, "each file once");
+    judge(&lake.files(), &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}

@@ -6,7 +6,7 @@ use crate::lake_at::LakeAt;
 use onhand_common::Failpoint;
 use onhand_common::failpoint::VARIABLE;
 use onhand_tests::load::{load, number};
-use onhand_tests::sandbox::{Part, wait_until};
+use onhand_tests::sandbox::{Part, wait_until, wait_until_none_left};
 use onhand_tests::tills::date_time;
 use onhand_tests::{Agent, Ledger, Sandbox, Till, Verdict};
 use rand::{Rng, SeedableRng};
@@ -54,6 +54,9 @@ fn a_load_through_two_gateways_ends_when_all_of_it_is_durable() {
     cloud.end(&Verdict { any_order: true, ..all });
 }
 
+/// What a gateway says of what it cannot hand on.
+const ALONE: &str = "an event alone is larger than the topic allows";
+
 /// A document that has no short form: its items and quantities are drawn.
 fn long_document(store: i32, lines: usize) -> Value {
     let mut rng = ChaCha8Rng::seed_from_u64(43);
@@ -70,35 +73,51 @@ fn a_frame_larger_than_a_record_may_be_is_taken_in_pieces() {
     let lake = LakeAt::folder(&sandbox);
     let mut cloud = Cloud::without_agents(&lake, &sandbox, &["agent-1"], 1, &[]);
     cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", &LIMIT.to_string());
-    // What was sold while there was no hub comes in large frames.
     let hub = cloud.broker.url("agent-1");
-    let away = format!("mqtt://127.0.0.1:{}", onhand_tests::sandbox::free_port());
-    let mut agent = Agent::start_with(&sandbox, "agent-1", "1,2", &away, &["--ack-timeout", "3s"]);
+    let agent = Agent::start_with(&sandbox, "agent-1", "1", &hub, &["--ack-timeout", "3s"]);
     let mut till = Till::new(1, 42);
-    for _ in 0..8 {
-        till.sell(&agent.url(""), 200);
-    }
-    let large = long_document(2, 3_000);
-    till.send(&agent, &large);
-    assert!(agent.terminate().success());
-    agent.rename("agent-1", &hub);
-    agent.restart();
-    // What came before the large document is durable, although its frame is not; and so is what comes after it.
     till.sell(&agent.url(""), 200);
-    let said = "an event alone is larger than the topic allows";
-    let tails = |cloud: &Cloud<'_>| cloud.gateways.iter().map(|gateway| gateway.log_tail()).collect::<String>();
-    wait_until(
-        "a gateway says what it cannot hand on",
-        || tails(&cloud),
-        || cloud.gateways.iter().any(|gateway| gateway.log().contains(said)),
-    );
-    wait_until(
-        "all else is durable",
-        || format!("{}\n{}", agent.status(), tails(&cloud)),
-        || agent.status()["backlog"]["frames"].as_u64() == Some(1),
-    );
-    // The agent keeps it; with a higher limit it goes.
+    // One frame, in whose middle is what no record may hold.
+    let mut documents: Vec<Value> = (0..200).map(|_| till.document()).collect();
+    till.was_taken(&documents);
+    let all_else = till.ledger.clone();
+    documents.insert(100, long_document(1, 3_000));
+    till.send_all(&agent, &documents);
+    let tails = || cloud.gateways.iter().map(|gateway| gateway.log_tail()).collect::<String>();
+    let says_so = || cloud.gateways.iter().any(|gateway| gateway.log().contains(ALONE));
+    wait_until("a gateway says what it cannot hand on", tails, says_so);
+    // The others are taken, those in the same frame, too; the agent keeps that one.
+    cloud.wait_for_lake(&Verdict { any_order: true, ..Verdict::of(&all_else, sandbox.path("all-else.csv")) });
+    let kept = || agent.status()["backlog"]["frames"].as_u64();
+    wait_until("one frame is left", || format!("{}\n{}", agent.status(), tails()), || kept() == Some(1));
     cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", "1000000");
     cloud.agents.push(agent);
+    cloud.end(&Verdict { any_order: true, ..Verdict::of(&till.ledger, sandbox.path("lines.csv")) });
+}
+
+/// Kafka refuses a batch of records as a whole.
+#[test]
+fn a_record_is_not_refused_for_the_size_of_its_neighbours() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::without_agents(&lake, &sandbox, &["agent-1", "agent-2"], 1, &[]);
+    cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", "6000");
+    cloud.gateways.iter_mut().for_each(|gateway| gateway.kill());
+    // What comes within half a second is sent together.
+    let gathers = vec![("ONHAND_HUB_KAFKA_SET".to_owned(), "linger.ms=500".to_owned())];
+    let gateway = Part::gateway_with(&sandbox, "gathers", &cloud.kafka, &cloud.broker.url("hub"), gathers);
+    let start = |name: &str| Agent::start_with(&sandbox, name, "1", &cloud.broker.url(name), &["--ack-timeout", "3s"]);
+    let (has_it, sells) = (start("agent-1"), start("agent-2"));
+    let selling = Till::new(1, 45).sell_on(&sells, 60);
+    let mut till = Till::new(1, 46);
+    till.send(&has_it, &long_document(1, 3_000));
+    let log = || gateway.log();
+    let refused = |agent: &str| log().lines().filter(|line| line.contains(ALONE) && line.contains(agent)).count();
+    wait_until("it was refused again and again", || gateway.log_tail(), || refused("agent-1") >= 4);
+    till.ledger.add(selling.stop().ledger);
+    wait_until_none_left("all else is taken", || gateway.log_tail(), || sells.backlog());
+    assert_eq!(refused("agent-2"), 0, "{}", gateway.log_tail());
+    cloud.kafka.set_of_topic("onhand.events", "max.message.bytes", "1000000");
+    cloud.agents = vec![has_it, sells];
     cloud.end(&Verdict { any_order: true, ..Verdict::of(&till.ledger, sandbox.path("lines.csv")) });
 }

@@ -86,6 +86,8 @@ fn a_processor_that_stops_while_kafka_stands_still_ends_all_the_same() {
     // It waits for the group, and not for ever: a wait has a bound.
     let ended = cloud.processors[0].terminate();
     assert!(ended.success(), "{ended}\n{}", cloud.processors[0].log_tail());
+    let gave_up = cloud.processors[0].log().contains("the consumer group may not have heard");
+    assert!(gave_up, "{}", cloud.processors[0].log_tail());
     cloud.kafka.thaw();
     cloud.processors[0].restart();
     let till = selling.stop();
@@ -117,12 +119,24 @@ fn a_processor_that_waits_for_kafka_stops_when_it_is_asked_to() {
     let lake = LakeAt::folder(&sandbox);
     let mut cloud = Cloud::without_agents(&lake, &sandbox, &[], 1, &[]);
     cloud.kafka.kill();
-    let processor = &mut cloud.processors[0];
-    processor.kill();
-    processor.restart();
-    waits_for_kafka(processor);
-    let ended = processor.terminate();
-    assert!(ended.success(), "{ended}\n{}", processor.log_tail());
+    stops_while_it_waits(&mut cloud.processors[0]);
+}
+
+#[test]
+fn a_gateway_that_waits_for_kafka_stops_when_it_is_asked_to() {
+    let sandbox = Sandbox::new();
+    let lake = LakeAt::folder(&sandbox);
+    let mut cloud = Cloud::without_agents(&lake, &sandbox, &[], 1, &[]);
+    cloud.kafka.kill();
+    stops_while_it_waits(&mut cloud.gateways[0]);
+}
+
+fn stops_while_it_waits(part: &mut Part) {
+    part.kill();
+    part.start_process();
+    waits_for_kafka(part);
+    let ended = part.terminate();
+    assert!(ended.success(), "{ended}\n{}", part.log_tail());
 }
 
 fn waits_for_kafka(part: &Part) {
