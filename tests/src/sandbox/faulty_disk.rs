@@ -5,7 +5,7 @@
 
 mod serve;
 
-use super::disk_image::{Cut, DiskImage};
+use super::disk_image::{Cut, DiskImage, ROOT};
 use fuser::{BackgroundSession, Config, MountOption};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,6 +26,8 @@ const ROOM: u64 = 64 << 30;
 pub(super) struct Faults {
     /// Syncs that still succeed before one fails.
     syncs_left: Option<u64>,
+    /// A folder the next sync of whose names fails.
+    unsynced_names: Option<u64>,
     /// Writes that still succeed before one fails.
     writes_left: Option<u64>,
     /// Changes that still happen before the power goes, and the seed of what is left then.
@@ -88,6 +90,13 @@ impl Disk {
         let fails = count_down(&mut self.faults.syncs_left);
         self.failures.syncs += u64::from(fails);
         fails
+    }
+
+    /// The same, of a folder's names.
+    pub(super) fn fails_sync_of(&mut self, folder: u64) -> bool {
+        let fails = self.faults.unsynced_names.take_if(|of| *of == folder).is_some();
+        self.failures.syncs += u64::from(fails);
+        fails || self.fails_sync()
     }
 
     /// Whether the write that is asked for now is the one that fails.
@@ -188,6 +197,16 @@ impl FaultyDisk {
         self.lock().faults.syncs_left = Some(syncs);
     }
 
+    /// The next sync of the names in a folder fails.
+    ///
+    /// # Panics
+    /// If there is no such folder.
+    pub fn fail_sync_of_names_in(&self, folder: &str) {
+        let mut disk = self.lock();
+        let found = folder.split('/').try_fold(ROOT, |above, name| disk.image.lookup(above, name.as_ref()));
+        disk.faults.unsynced_names = Some(found.unwrap_or_else(|error| panic!("{folder}: {error:?}")));
+    }
+
     /// After so many more that succeed, one write fails.
     pub fn fail_write_after(&self, writes: u64) {
         self.lock().faults.writes_left = Some(writes);
@@ -228,8 +247,8 @@ impl FaultyDisk {
     /// Whether a fault is still to come.
     pub fn has_faults(&self) -> bool {
         let disk = self.lock();
-        let Faults { syncs_left, writes_left, changes_left } = &disk.faults;
-        syncs_left.is_some() || writes_left.is_some() || changes_left.is_some()
+        let Faults { syncs_left, unsynced_names, writes_left, changes_left } = &disk.faults;
+        syncs_left.is_some() || unsynced_names.is_some() || writes_left.is_some() || changes_left.is_some()
     }
 
     /// The kernel lets go of what it has in memory: what a failed sync left there is gone.

@@ -2,7 +2,7 @@
 //! still have it, readable and equal.
 
 use crate::draw::{cut, draw, pause};
-use onhand_tests::sandbox::{FaultyDisk, HubOptions, copy_folder, settle, wait_until};
+use onhand_tests::sandbox::{FaultyDisk, HubOptions, copy_folder, settle, wait_until, wait_until_none_left};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge, verify};
 use rand::Rng;
 
@@ -91,4 +91,35 @@ fn a_hub_whose_disk_fails_a_sync_acknowledges_nothing_that_a_cut_takes() {
     let copy = sandbox.path("copy");
     copy_folder(&sandbox.lake(), &copy);
     judge(&copy, &Verdict::of(&ledger, sandbox.path("lines.csv")));
+}
+
+/// The first try puts the log entry there and cannot sync its name; the second finds it there. Nothing else is written to that
+/// table before the power goes.
+#[test]
+fn a_log_entry_that_a_former_try_has_left_is_durable_before_it_is_acknowledged() {
+    let (mut rng, rounds) = draw(12);
+    let sandbox = Sandbox::new();
+    let mut disk = FaultyDisk::mount(&sandbox.lake());
+    let options = ["--silver-interval", "100ms", "--gold-interval", "1s"];
+    let mut hub = Hub::start(&sandbox, HubOptions::with(&options));
+    let agent = Agent::start(&sandbox, "a", "1", &hub.mqtt_url());
+    let mut till = Till::new(1, 8);
+    till.sell(&agent.url(""), 20);
+    settle(&hub, &[&agent]);
+    for round in 0..rounds {
+        let table = ["inventory_change", "inventory_snapshot"][round as usize % 2];
+        disk.fail_sync_of_names_in(&format!("silver/{table}/_delta_log"));
+        till.sell(&agent.url(""), 10);
+        wait_until("the sync failed", || hub.log_tail(), || !disk.has_faults());
+        wait_until_none_left("all is acknowledged", || hub.log_tail(), || agent.backlog());
+        disk.power_cut(&mut rng);
+        hub.kill();
+        disk.restore();
+        hub.restart();
+    }
+    settle(&hub, &[&agent]);
+    assert!(hub.terminate().success(), "{}", hub.log_tail());
+    let copy = sandbox.path("copy");
+    copy_folder(&sandbox.lake(), &copy);
+    judge(&copy, &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }

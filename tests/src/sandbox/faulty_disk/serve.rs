@@ -71,7 +71,7 @@ impl Served {
     /// A folder's sync that fails has made no name durable; the names stay as they are, and a later one may do better.
     fn sync_names(&self, folder: INodeNo) -> Done<()> {
         let mut disk = self.changing()?;
-        if disk.fails_sync() {
+        if disk.fails_sync_of(folder.0) {
             return Err(Errno::EIO);
         }
         Ok(disk.image.sync_folder(folder.0)?)
