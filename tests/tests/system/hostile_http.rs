@@ -259,6 +259,17 @@ fn pipelined_requests_are_answered_each_and_in_order() {
         assert!(status == 400 && text.contains(&format!("store {} is not served", 1000 + number)), "{status} {text}");
         assert_eq!(client.answer().expect("an answer to what is not there").0, 404);
     }
+    // One after another, on the same connection.
+    for number in 100..103 {
+        let sale = document(&format!("p-{number}"));
+        till.ledger.transaction(&sale);
+        let mut foreign = sale.clone();
+        foreign["store_id"] = json!(1000);
+        for (document, status) in [(foreign, 400), (sale, 200)] {
+            assert!(client.send(request("POST", "/v1/transactions", &document.to_string())), "{number}: it was closed");
+            assert_eq!(client.answer().map(|answer| answer.0), Some(status), "{number}");
+        }
+    }
     let mut client = Client::open(&hub.url(""));
     let ask = |item: i32| format!("GET /v1/stores/1/items/{item} HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(client.send((1000..1100).map(ask).collect::<String>()));
