@@ -83,6 +83,7 @@ impl Harness {
         let mut harness = Self { folder, lake, limits, outboxes, life: None, model: Model::default() };
         harness.write_reference(reference);
         harness.begin().await;
+        harness.know_reference().await;
         harness
     }
 
@@ -111,6 +112,12 @@ impl Harness {
     /// New reference data, looked at now.
     pub async fn new_reference(&mut self, reference: Reference) {
         self.write_reference(reference);
+        self.know_reference().await;
+        self.gold_cut().await;
+    }
+
+    /// Before it is known, nothing counts, and all that came is summed from silver when it is.
+    async fn know_reference(&self) {
         let life = self.life.as_ref().expect("the hub lives");
         life.around.reload_reference.notify_one();
         // A cycle that looked at the files before they were written may still be under way.
@@ -118,7 +125,6 @@ impl Harness {
         let mut reference = life.around.reference.subscribe();
         let known = reference.wait_for(|known| Reference::of(known) == *expected);
         tokio::time::timeout(PATIENCE, known).await.expect("the reference data is read").expect("the hub lives");
-        self.gold_cut().await;
     }
 
     /// An event arrives at an agent, and the hub takes it.
