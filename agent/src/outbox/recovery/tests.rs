@@ -2,6 +2,7 @@ use super::super::test_support::{frame, outbox};
 use super::super::{FrameInfo, NewFrame, Outbox};
 use super::*;
 use onhand_common::topics::DurableAck;
+use rand::RngCore;
 use std::os::unix::fs::FileExt;
 
 /// Bodies of what is in the outbox, in its order.
@@ -124,7 +125,8 @@ fn gaps_are_what_is_neither_kept_nor_acknowledged() {
 fn what_cannot_be_read_later_does_not_stop_what_is_behind_it() {
     let dir = tempfile::tempdir().unwrap();
     let open = || outbox(dir.path(), 1 << 30);
-    let large: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut large = vec![0; 200_000];
+    rand::rng().fill_bytes(&mut large);
     open().append(&[frame("before", 400), NewFrame { count: 500, body: large.clone() }]).unwrap();
     open().append(&[frame("behind", 400)]).unwrap();
     drop(open());
