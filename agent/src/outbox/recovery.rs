@@ -38,7 +38,7 @@ pub(super) fn open(path: &Path) -> Result<(Store, State), OutboxError> {
         },
         Err(error) => return Err(error.into()),
     };
-    tracing::error!(%damage, "DAMAGED: the outbox's database cannot be opened; a new one takes over what can be read");
+    tracing::error!(%damage, "DAMAGED: the outbox's database cannot be opened, or not all of it be read; a new one takes over what can be");
     let kept = salvage(path)?;
     tracing::warn!(
         frames = kept.frames, events = kept.events, not_found = %kept.gaps(), old = %beside(path, "damaged").display(),
