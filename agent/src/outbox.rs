@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 pub(crate) use progress::Backlog;
 use progress::{Progress, State};
 use rand::Rng;
+pub(crate) use recovery::panics_are_caught;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -350,7 +351,7 @@ impl Outbox {
             }
             let frames = infos
                 .iter()
-                .map(|info| Ok(NewFrame { count: info.count, body: self.store.body(info)? }))
+                .map(|info| Ok(NewFrame { count: info.count, body: self.reading(|| self.store.body(info))? }))
                 .collect::<Result<Vec<_>, OutboxError>>()?;
             self.append(&frames)?;
             Failpoint::OutboxRenumbered.pass();
@@ -422,7 +423,7 @@ impl Outbox {
     /// the database anew from all that can be read.
     fn reading<T>(&self, read: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
         recovery::reading(&self.path, read).inspect_err(|error| {
-            if recovery::is_damage(error) {
+            if recovery::is_bad_data(error) {
                 self.fail(error);
             }
         })

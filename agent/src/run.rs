@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::folders::create_durably;
 use crate::intake::{DropFolder, Intake, serve};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{self, Outbox};
 use crate::seen::Seen;
 use crate::status::Reporter;
 use crate::uplink;
@@ -110,6 +110,9 @@ fn die_with_own_threads() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
+        if outbox::panics_are_caught() {
+            return;
+        }
         if std::thread::current().name().is_some_and(|name| OWN_THREADS.contains(&name)) {
             std::process::abort();
         }

@@ -123,6 +123,7 @@ impl DropFolder {
         let mut present = HashMap::new();
         let mut ready = Vec::new();
         let mut unknown = Vec::new();
+        fs::create_dir_all(self.folder.join(TAKING))?;
         for folder in [self.folder.join(TAKING), self.folder.clone()] {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
@@ -173,7 +174,10 @@ impl DropFolder {
     }
 
     fn process(&mut self, path: &Path, form: FileForm, now: Instant) -> io::Result<()> {
-        let Some(path) = self.begin(path, now)? else { return Ok(()) };
+        let Some(path) = self.begin(path, now)? else {
+            self.wait(path, "another file of its name is in taking/");
+            return Ok(());
+        };
         let path = path.as_path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         match self.take(path, form) {
@@ -184,17 +188,20 @@ impl DropFolder {
                 tracing::info!(file = name, accepted, duplicates, "a file was taken");
             }
             Err(Trouble::Bad(error)) => self.reject(path, &error)?,
-            Err(Trouble::NotNow(reason)) => {
-                if let Some(observed) = self.observed.get_mut(path)
-                    && observed.said.as_ref() != Some(&reason)
-                {
-                    tracing::warn!(file = name, reason, "a file waits and is tried again");
-                    observed.said = Some(reason);
-                }
-            }
+            Err(Trouble::NotNow(reason)) => self.wait(path, &reason),
             Err(Trouble::Stopping) => {}
         }
         Ok(())
+    }
+
+    /// Says why a file waits, once.
+    fn wait(&mut self, path: &Path, reason: &str) {
+        if let Some(observed) = self.observed.get_mut(path)
+            && observed.said.as_deref() != Some(reason)
+        {
+            tracing::warn!(file = %path.display(), reason, "a file waits and is tried again");
+            observed.said = Some(reason.to_owned());
+        }
     }
 
     /// Moves a file to where nothing comes into its place. `None` if it has to wait: for another of its name, or since it is not
@@ -206,6 +213,8 @@ impl DropFolder {
             if taking.exists() {
                 return Ok(None);
             }
+            // What cannot be read stays where whoever put it there can put another into its place.
+            File::open(path)?;
             fs::rename(path, &taking)?;
             let seen = Observed::again(self.observed.remove(path), &fs::metadata(&taking)?, now);
             self.observed.insert(taking.clone(), seen);

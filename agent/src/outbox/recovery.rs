@@ -14,13 +14,14 @@ use super::store::{self, Store};
 use crate::window::FrameKey;
 use onhand_common::{Epoch, Seq};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-/// What the file is called, beside the database, that says what was found damaged while the database was open.
+/// The file, among those of the database, that says what was found damaged while it was open. It goes with the database.
 const FOUND: &str = "found-damaged";
 /// Gaps that are named one by one.
 const NAMED: usize = 20;
@@ -29,36 +30,53 @@ const NAMED: usize = 20;
 pub(super) fn open(path: &Path) -> Result<(Store, State), OutboxError> {
     finish_replacement(path)?;
     remove_unfinished_snapshots(path)?;
-    let found = beside(path, FOUND);
-    let damage = match fs::read_to_string(&found) {
-        Ok(damage) => damage,
-        Err(error) if error.kind() == ErrorKind::NotFound => match attempt(path)? {
-            Ok(opened) => return Ok(opened),
-            Err(damage) => damage,
-        },
-        Err(error) => return Err(error.into()),
+    let damage = match (attempt(path)?, found(path)?) {
+        (Ok(opened), None) => return Ok(opened),
+        (Ok(opened), Some(damage)) => {
+            drop(opened);
+            damage
+        }
+        (Err(damage), _) => damage,
     };
     tracing::error!(%damage, "DAMAGED: the outbox's database cannot be opened, or not all of it be read; a new one takes over what can be");
-    let kept = salvage(path)?;
-    tracing::warn!(
-        frames = kept.frames, events = kept.events, not_found = %kept.gaps(), old = %beside(path, "damaged").display(),
-        "salvaged: these frames go on. Of the numbers that were not found, some may have been acknowledged one by one"
-    );
-    let opened = attempt(path)?;
-    let opened = opened.map_err(|damage| OutboxError::Damaged(format!("also after it was made anew: {damage}")))?;
-    remove_file(&found)?;
-    Ok(opened)
+    match salvage(path) {
+        Ok(kept) => tracing::warn!(
+            frames = kept.frames, events = kept.events, not_found = %kept.gaps(), old = %beside(path, "damaged").display(),
+            "salvaged: these frames go on. Of the numbers that were not found, some may have been acknowledged one by one"
+        ),
+        // Where it can be opened, tills are served meanwhile.
+        Err(error) if path.exists() && found(path)?.is_some() => tracing::error!(%error, "it could not be made anew"),
+        Err(error) => return Err(error),
+    }
+    attempt(path)?.map_err(|damage| OutboxError::Damaged(format!("also after it was made anew: {damage}")))
 }
 
-/// Reads something of an open database. Where that is damaged, the next start makes it anew.
+/// What was found damaged while the database was open.
+fn found(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path.join(FOUND)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        damage => damage.map(Some),
+    }
+}
+
+/// Reads something of an open database. Where what is there is damaged, the next start makes the database anew.
 pub(super) fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
     let read = caught(read);
     if let Err(error) = &read
-        && is_damage(error)
+        && is_bad_data(error)
     {
-        fs::write(beside(path, FOUND), error.to_string())?;
+        fs::write(path.join(FOUND), error.to_string())?;
     }
     read
+}
+
+thread_local! {
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is one of sled's that is taken for damage.
+pub(crate) fn panics_are_caught() -> bool {
+    CATCHING.get()
 }
 
 /// The outer error is for whoever starts the agent, the inner one says what is damaged.
@@ -76,11 +94,24 @@ fn attempt(path: &Path) -> Result<Result<(Store, State), String>, OutboxError> {
 }
 
 fn caught<T>(work: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(OutboxError::Damaged(format!("sled stumbled over it: {}", text_of(&*panic)))))
+    CATCHING.set(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(false);
+    done.unwrap_or_else(|panic| Err(OutboxError::Damaged(format!("sled stumbled over it: {}", text_of(&*panic)))))
 }
 
-pub(super) fn is_damage(error: &OutboxError) -> bool {
+/// Whether what was read is not what was written. (sled says an error of the disk again to others, without its number.)
+pub(super) fn is_bad_data(error: &OutboxError) -> bool {
+    match error {
+        OutboxError::Damaged(_) | OutboxError::Storage(sled::Error::Corruption { .. }) => true,
+        OutboxError::Storage(sled::Error::Io(error)) => {
+            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
+        }
+        _ => false,
+    }
+}
+
+fn is_damage(error: &OutboxError) -> bool {
     match error {
         OutboxError::Damaged(_) => true,
         OutboxError::Storage(sled::Error::Io(error)) | OutboxError::Io(error) => error.raw_os_error().is_none(),
@@ -130,6 +161,8 @@ impl Kept {
 /// Replaces a damaged database by a new one with what can be read of it.
 fn salvage(path: &Path) -> Result<Kept, OutboxError> {
     let (new, old) = (beside(path, "salvaged"), beside(path, "damaged"));
+    // Room for two of them is enough.
+    remove_folder(&old)?;
     let kept = {
         let store = Store::open(&new)?;
         match File::open(path.join("db")) {
@@ -138,7 +171,6 @@ fn salvage(path: &Path) -> Result<Kept, OutboxError> {
             Err(error) => return Err(error.into()),
         }
     };
-    remove_folder(&old)?;
     fs::rename(path, &old)?;
     sync_folder_of(path)?;
     finish_replacement(path)?;
@@ -230,13 +262,6 @@ fn beside(path: &Path, what: &str) -> PathBuf {
 
 fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn remove_file(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

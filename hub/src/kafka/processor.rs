@@ -37,7 +37,7 @@ const AFTER_FENCE: Duration = Duration::from_secs(3);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Time between two looks at how much there is to read, and how long one may take.
 const LAG_EVERY: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long leaving the group may take, with the question of a look at how much there is to read that is waited for before.
 const LEAVING: Duration = Duration::from_secs(4);
 /// A life of this length was not the same trouble as before.

@@ -13,11 +13,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Longest wait for a seek.
 const SEEK: Duration = Duration::from_secs(5);
+/// Longest wait for an answer about what is missing: less than the process waits for it when it stops.
+const ASK: Duration = Duration::from_secs(2);
 /// Tries of a seek: a partition that was just assigned is not ready at once.
 const TRIES: u32 = 25;
 
@@ -99,7 +101,7 @@ async fn run<C: ConsumerContext + 'static>(
     mut inbox: mpsc::Receiver<Order>,
     broken: watch::Sender<Option<String>>,
 ) {
-    let room = Arc::new(Notify::new());
+    let (room, asking) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(1)));
     let mut lanes = Lanes::default();
     let mut current: Option<Arc<Pipeline>> = None;
     loop {
@@ -112,8 +114,13 @@ async fn run<C: ConsumerContext + 'static>(
                 }
                 Some(Order::Open { offsets, pipeline, done }) => {
                     lanes.close();
+                    let taken = offsets.clone();
                     let (offsets, positioned) = match within_topics(&consumer, offsets, &stats).await {
                         Ok(offsets) => {
+                            // What is gone is told once: it goes into the lake with the next commit.
+                            for (partition, next) in offsets.iter().filter(|(partition, next)| **next > taken[partition]) {
+                                pipeline.advance_offset(partition, *next, None);
+                            }
                             let positioned = position(&consumer, positioning, &offsets).await;
                             (offsets, positioned)
                         }
@@ -131,7 +138,7 @@ async fn run<C: ConsumerContext + 'static>(
             },
             message = consumer.recv() => match message {
                 Ok(message) => match lanes.put(&message, &consumer) {
-                    Ok(Some(gap)) => tell(gap, &expected, &consumer, &stats),
+                    Ok(Some(gap)) => tell(gap, &expected, &consumer, &asking, &stats),
                     Ok(None) => {}
                     Err(went_back) => {
                         lanes.close();
@@ -155,20 +162,24 @@ async fn run<C: ConsumerContext + 'static>(
 }
 
 /// Says what is missing between two records. Of gateways' records, which have no transaction's markers between them, Kafka is asked
-/// whether it has removed them. (Before the first one that a lake ever takes from a partition there may have been some for no lake.)
+/// whether it has removed them, one question at a time. (Before the first one that a lake ever takes from a partition there may
+/// have been some for no lake.)
 fn tell<C: ConsumerContext + 'static>(
     gap: Gap,
     expected: &Expected,
     consumer: &Arc<StreamConsumer<C>>,
+    asking: &Arc<Semaphore>,
     stats: &Arc<HubStats>,
 ) {
     if gap.wanted == 0 || matches!(expected, Expected::Any) {
         return skipped(&gap, stats);
     }
+    let Ok(turn) = Arc::clone(asking).try_acquire_owned() else { return skipped(&gap, stats) };
     let (consumer, stats) = (Arc::clone(consumer), Arc::clone(stats));
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let TopicPartition { topic, partition } = &gap.partition;
-        match consumer.fetch_watermarks(topic, *partition, SEEK) {
+        match consumer.fetch_watermarks(topic, *partition, ASK) {
             Ok((beginning, _)) if beginning > gap.wanted => {
                 lost(topic, *partition, gap.wanted..beginning.min(gap.found), &stats);
             }

@@ -93,8 +93,8 @@ fn a_hub_whose_disk_fails_a_sync_acknowledges_nothing_that_a_cut_takes() {
     judge(&copy, &Verdict::of(&ledger, sandbox.path("lines.csv")));
 }
 
-/// The first try puts the log entry there and cannot sync its name; the second finds it there. Nothing else is written to that
-/// table before the power goes.
+/// The first try puts the log entry there and cannot sync its name; the second finds it there. As a rule nothing else is written
+/// to that table before the power goes.
 #[test]
 fn a_log_entry_that_a_former_try_has_left_is_durable_before_it_is_acknowledged() {
     let (mut rng, rounds) = draw(12);

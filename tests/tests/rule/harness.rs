@@ -311,7 +311,7 @@ impl Harness {
     pub async fn give_up_in_a_gold_cut(&mut self) {
         let Life { pipeline, around, cycle, servants, stop } = self.life.take().expect("the hub lives");
         around.reload_reference.notify_one();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         pipeline.fail("given up".to_owned());
         let ended = tokio::time::timeout(PATIENCE, cycle).await.expect("the cycle ends").expect("it does not panic");
         ended.expect("nothing was committed that is another's");

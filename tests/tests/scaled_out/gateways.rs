@@ -108,7 +108,8 @@ fn a_record_is_not_refused_for_the_size_of_its_neighbours() {
     let gateway = Part::gateway_with(&sandbox, "gathers", &cloud.kafka, &cloud.broker.url("hub"), gathers);
     let start = |name: &str| Agent::start_with(&sandbox, name, "1", &cloud.broker.url(name), &["--ack-timeout", "3s"]);
     let (has_it, sells) = (start("agent-1"), start("agent-2"));
-    let selling = Till::new(1, 45).sell_on(&sells, 60);
+    // One event at a time: it is told apart from one that is too large all alone.
+    let selling = Till::new(1, 45).sell_on(&sells, 20);
     let mut till = Till::new(1, 46);
     till.send(&has_it, &long_document(1, 3_000));
     let log = || gateway.log();
