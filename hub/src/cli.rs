@@ -2,6 +2,7 @@
 
 use crate::config::{GivenConfig, HubConfig};
 use crate::lake::CommitError;
+use crate::lake::rebuild::Basis;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -57,6 +58,9 @@ enum Command {
         /// From which tables on
         #[arg(long, value_enum, default_value_t = From::Silver)]
         from: From,
+        /// With --from bronze: also if silver has rows that bronze lacks, which are lost then
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// What was refused: lists it, shows it, hands it in again
     #[command(subcommand)]
@@ -119,7 +123,13 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Quarantine(command) => on_runtime(async {
             crate::quarantine::run(&command, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS)
         }),
-        Command::Rebuild { lake, from } => on_runtime(crate::lake::rebuild::run(&lake, from == From::Bronze)),
+        Command::Rebuild { lake, from, accept_loss } => {
+            let basis = match from {
+                From::Silver => Basis::Silver,
+                From::Bronze => Basis::Bronze { accept_loss },
+            };
+            on_runtime(crate::lake::rebuild::run(&lake, basis))
+        }
         Command::HashPassword => {
             let password = read_password()?;
             anyhow::ensure!(!password.is_empty(), "the password is empty");

@@ -133,7 +133,8 @@ async fn take_documents(
 async fn take_count_file(intake: &Intake, body: &[u8]) -> HttpResponse {
     let mut batch = Batch::new(intake);
     // Blank lines before the header say nothing.
-    for row in read_counts(body.trim_ascii_start()) {
+    let mut rows = read_counts(body.trim_ascii_start());
+    for row in &mut rows {
         let entry = match row {
             Ok(count) => intake.admit(&Event::Count(count)).map_err(|e| (e, None)),
             Err(LineError { line, field, reason }) => Err((FieldError { field, reason }, Some(line))),
@@ -148,6 +149,7 @@ async fn take_count_file(intake: &Intake, body: &[u8]) -> HttpResponse {
             }
         }
     }
+    batch.lines_left_out = rows.has_left_lines_out();
     batch.finish(false).await
 }
 
@@ -172,12 +174,23 @@ struct Batch<'a> {
     duplicates: usize,
     refused: Vec<RefusedEntry>,
     refused_count: usize,
+    /// Lines of a file are in no entry: what the sender has of them is not known.
+    lines_left_out: bool,
 }
 
 impl<'a> Batch<'a> {
     fn new(intake: &'a Intake) -> Self {
         let (pending, refused) = (Vec::new(), Vec::new());
-        Self { intake, next_index: 0, pending, accepted: 0, duplicates: 0, refused, refused_count: 0 }
+        Self {
+            intake,
+            next_index: 0,
+            pending,
+            accepted: 0,
+            duplicates: 0,
+            refused,
+            refused_count: 0,
+            lines_left_out: false,
+        }
     }
 
     async fn add(&mut self, entry: Result<Ready, (FieldError, Option<u64>)>) -> Result<(), Refusal> {
@@ -215,6 +228,10 @@ impl<'a> Batch<'a> {
         let mut answer = self.answer();
         if is_one {
             answer["result"] = if self.accepted > 0 { "accepted" } else { "duplicate" }.into();
+        }
+        if self.lines_left_out {
+            answer["error"] = "lines were not read as rows of their own: mend the row, and send all of it again".into();
+            return HttpResponse::BadRequest().json(answer);
         }
         if self.refused_count > 0 && self.refused_count == self.next_index {
             answer["error"] = "every entry was refused".into();

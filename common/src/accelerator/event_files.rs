@@ -57,7 +57,7 @@ pub fn read_counts<R: Read>(input: R) -> Counts<R> {
         Ok(table) => (Some(table), None),
         Err(error) => (None, Some(error)),
     };
-    Counts { table, error, times: Times::default() }
+    Counts { table, error, times: Times::default(), swallowed: false }
 }
 
 /// The counts of a file: see [`read_counts`].
@@ -65,6 +65,14 @@ pub struct Counts<R> {
     table: Option<Table<R, 5>>,
     error: Option<LineError>,
     times: Times,
+    swallowed: bool,
+}
+
+impl<R> Counts<R> {
+    /// Whether lines were not read as rows of their own, so that nobody knows what they say: an error names them.
+    pub fn has_left_lines_out(&self) -> bool {
+        self.swallowed
+    }
 }
 
 impl<R: Read> Iterator for Counts<R> {
@@ -75,11 +83,22 @@ impl<R: Read> Iterator for Counts<R> {
             return Some(Err(error));
         }
         let table = self.table.as_mut()?;
-        let result = match table.next_row() {
+        let mut result = match table.next_row() {
             Ok(None) => None,
             Ok(Some(row)) => Some(count(&row, &mut self.times)),
             Err(error) => Some(Err(error)),
         };
+        if let Some(Err(LineError { reason, .. })) = &mut result {
+            if table.is_broken() {
+                reason.push_str("; no row behind it was read");
+                self.swallowed = true;
+            } else if let Some((first, last)) = table.lines_of_row() {
+                reason.push_str(&format!(
+                    "; the row is all of lines {first} to {last} (is there a quote that nothing closes?)"
+                ));
+                self.swallowed = true;
+            }
+        }
         if result.is_none() || table.is_broken() {
             self.table = None;
         }

@@ -164,6 +164,16 @@ fn name_below(prefix: &ObjectPath, object: &ObjectPath) -> Option<String> {
     deeper.is_none().then(|| name.to_owned())
 }
 
+impl Folder {
+    /// Whether a file is what it was when it was found. (An object is never half of another.)
+    pub fn is_still(&self, file: &FoundFile) -> bool {
+        match self {
+            Self::Local(folder) => stat(folder, file.name.clone()).is_some_and(|now| now == *file),
+            _ => true,
+        }
+    }
+}
+
 fn list_local(folder: &Path, known: &HashSet<FileHash>, mut oldest: Oldest) -> Result<Oldest> {
     let cannot = || format!("list {}", folder.display());
     let entries = match std::fs::read_dir(folder) {
@@ -182,10 +192,11 @@ fn list_local(folder: &Path, known: &HashSet<FileHash>, mut oldest: Oldest) -> R
         let Some(file) = stat(folder, name) else { continue };
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as i64
             - file.modified;
-        if (0..SETTLED_AFTER.as_micros() as i64).contains(&age) {
-            fresh.push(file);
-        } else {
+        // A clock that is ahead (of a file server) makes nothing old.
+        if age >= SETTLED_AFTER.as_micros() as i64 {
             oldest.offer(file, known);
+        } else if !known.contains(&file.hash()) {
+            fresh.push(file);
         }
     }
     if !fresh.is_empty() {
@@ -227,6 +238,36 @@ mod tests {
     async fn names(folder: &Folder, known: &Arc<HashSet<FileHash>>, most: usize) -> (Vec<String>, bool) {
         let NewFiles { files, more, .. } = folder.new_files(known, most).await.unwrap();
         (files.into_iter().map(|file| file.name).collect(), more)
+    }
+
+    #[tokio::test]
+    async fn what_still_grows_is_not_offered_whatever_its_time_and_what_has_changed_is_another() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path().to_str().unwrap()).unwrap();
+        let path = place.path().join("inventory_snapshot_a.txt");
+        let later = SystemTime::now() + Duration::from_secs(3_600);
+        let write = move |content: &str, at: SystemTime| {
+            std::fs::write(&path, content).unwrap();
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+        };
+        write("half", later);
+        let growing = {
+            let write = write.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(SETTLED_AFTER / 2);
+                write("half and the rest", later);
+            })
+        };
+        let mut known = Arc::default();
+        assert!(names(&folder, &known, 9).await.0.is_empty());
+        growing.join().unwrap();
+        let NewFiles { files, .. } = folder.new_files(&known, 9).await.unwrap();
+        assert!(files.len() == 1 && folder.is_still(&files[0]));
+        Arc::make_mut(&mut known).insert(files[0].hash());
+        let NewFiles { files: none, waited, .. } = folder.new_files(&known, 9).await.unwrap();
+        assert!(none.is_empty() && waited.is_zero(), "what is known is not waited for");
+        write("something else", later);
+        assert!(!folder.is_still(&files[0]));
     }
 
     #[tokio::test]

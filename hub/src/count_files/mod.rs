@@ -270,6 +270,10 @@ async fn read(folder: &Folder, file: &FoundFile) -> Result<Option<Content>> {
         return Ok(Some(Content::Malformed(detail, Bytes::new())));
     }
     let Some(content) = folder.read(&file.name).await? else { return Ok(None) };
+    if !folder.is_still(file) {
+        // It may be half of what comes into its place, which is for the next look.
+        return Ok(None);
+    }
     let parse = move || match read_counts(&content[..]).collect::<Result<Vec<_>, _>>() {
         Ok(counts) => Content::Counts(counts),
         Err(error) => Content::Malformed(error.to_string(), content.slice(..content.len().min(MAX_BYTES))),

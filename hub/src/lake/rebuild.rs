@@ -1,14 +1,14 @@
 //! Gold again from silver, or silver and gold again from bronze. Nothing else may run on the lake meanwhile; a hub that
 //! does is fenced.
 //!
-//! From bronze, only what bronze holds comes back: with `--bronze off` that is not all. Counts taken from files come back when
-//! the hub takes the files again, which it does where they still are.
+//! From bronze, only what bronze holds comes back: with `--bronze off` that is not all, so where silver has more, that has to be
+//! accepted. Counts taken from files come back when the hub takes the files again, which it does where they still are.
 
 use super::commit::CommitRequest;
 use super::files::PendingAdd;
 use super::gold::{self, PerStore};
 use super::log::{REFLECTS_KEY, Table};
-use super::read::{ints, micros};
+use super::read::{ints, micros, strings};
 use super::recount::sum_changes;
 use super::retention::Retention;
 use super::storage::Lake;
@@ -18,7 +18,7 @@ use crate::actors::{Identity, LatestCount, NEVER, count_identity, line_identity}
 use crate::ownership::EMBEDDED;
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use deltalake::arrow::array::BinaryArray;
 use futures::TryStreamExt;
 use onhand_common::frame::{FrameError, FramePart};
@@ -32,17 +32,29 @@ const CHANGES_HELD: usize = 500_000;
 /// Counts that are held before they are written.
 const COUNTS_HELD: usize = 50_000;
 
+/// What a lake is made anew from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Gold from silver.
+    Silver,
+    /// Silver from bronze, and gold from that.
+    Bronze {
+        /// Also if silver has more than bronze.
+        accept_loss: bool,
+    },
+}
+
 /// Rebuilds the lake at `root` and prints what was done.
 ///
 /// # Errors
 /// If the lake cannot be read or written; what was committed before stays, and the command can be run again. A row of bronze
-/// that cannot be read is found before any row is changed.
-pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
+/// that cannot be read, or rows of silver that bronze lacks, are found before any row is changed.
+pub async fn run(root: &str, basis: Basis) -> Result<ExitCode> {
     let lake = Lake::existing(root, Retention::default())?;
     let mut tables = Tables::open(&lake).await.map_err(|error| lake.in_words(error))?;
     let epoch = tables.take_over_from_all().await?;
-    if from_bronze {
-        let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1).await?;
+    if let Basis::Bronze { accept_loss } = basis {
+        let (changes, counts) = silver_from_bronze(&mut tables, epoch << 32 | 1, accept_loss).await?;
         println!("silver from bronze: {changes} changes, {counts} counts");
     }
     let (stores, rows) = gold_from_silver(&mut tables, epoch << 32 | 2).await?;
@@ -50,8 +62,18 @@ pub async fn run(root: &str, from_bronze: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(usize, usize)> {
-    let (changes, counts, written) = write_silver(tables).await?;
+async fn silver_from_bronze(tables: &mut Tables, transaction: i64, accept_loss: bool) -> Result<(usize, usize)> {
+    let NewSilver { changes, counts, written, identities } = write_silver(tables).await?;
+    let lacking = lacking_in_bronze(tables, &identities).await?;
+    if lacking != (0, 0) {
+        let lacks = format!("bronze lacks {} changes and {} counts that silver has", lacking.0, lacking.1);
+        ensure!(
+            accept_loss,
+            "{lacks}: it was off for a time, or the counts came from files (those that are still there are taken again by the \
+             hub); no row was changed. With --accept-loss, silver loses them"
+        );
+        println!("{lacks}: they go");
+    }
     // Gold goes before silver and says that it reflects nothing: if this is interrupted, whoever starts next replays all of
     // silver.
     let nothing = CommitRequest::overwrite(Vec::new()).with_metadata(REFLECTS_KEY, serde_json::json!({}));
@@ -66,7 +88,7 @@ async fn silver_from_bronze(tables: &mut Tables, transaction: i64) -> Result<(us
 
 /// Writes silver's files from bronze, and commits nothing. Bronze is read in the order in which it was committed, which is the
 /// order of arrival; clocks may have gone back. What is held in memory beside some rows is 40 bytes or so for each of all.
-async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAdd>, (usize, usize))> {
+async fn write_silver(tables: &Tables) -> Result<NewSilver> {
     let mut rows = SilverRows::default();
     let mut changes = Vec::new();
     // One file: the order of counts matters.
@@ -99,18 +121,53 @@ async fn write_silver(tables: &Tables) -> Result<(Vec<PendingAdd>, Vec<PendingAd
             }
         }
         if batch.is_none() {
-            return Ok((changes, tables.counts.finish(counts, None).await?, written));
+            let counts = tables.counts.finish(counts, None).await?;
+            return Ok(NewSilver { changes, counts, written, identities: rows.seen });
         }
     }
 }
+
+/// Files of silver that nobody has committed.
+struct NewSilver {
+    changes: Vec<PendingAdd>,
+    counts: Vec<PendingAdd>,
+    /// Rows of both.
+    written: (usize, usize),
+    /// Of what is in them.
+    identities: HashSet<Known>,
+}
+
+/// How many changes and counts of silver, as it is, are not among what bronze gave.
+async fn lacking_in_bronze(tables: &Tables, given: &HashSet<Known>) -> Result<(usize, usize)> {
+    let mut lacking = (0, 0);
+    let changes = tables.changes.files_since(-1);
+    let mut changes = std::pin::pin!(tables.changes.read(changes, &["store_id", "trans_id", "item_id"]));
+    while let Some(batch) = changes.try_next().await? {
+        let (stores, trans_ids, items) = (ints(&batch, 0)?, strings(&batch, 1)?, ints(&batch, 2)?);
+        let lacks =
+            |&row: &usize| !given.contains(&(stores[row], false, line_identity(trans_ids.value(row), items[row])));
+        lacking.0 += (0..batch.num_rows()).filter(lacks).count();
+    }
+    let counts = tables.counts.files_since(-1);
+    let mut counts = std::pin::pin!(tables.counts.read(counts, &["store_id", "item_id", "date_time", "quantity"]));
+    while let Some(batch) = counts.try_next().await? {
+        let (stores, items, at, counted) = (ints(&batch, 0)?, ints(&batch, 1)?, micros(&batch, 2)?, ints(&batch, 3)?);
+        let lacks =
+            |&row: &usize| !given.contains(&(stores[row], true, count_identity(items[row], at[row], counted[row])));
+        lacking.1 += (0..batch.num_rows()).filter(lacks).count();
+    }
+    Ok(lacking)
+}
+
+/// Store, whether it is a count, and which; not by day, as in the hub that runs.
+type Known = (i32, bool, Identity);
 
 /// Rows of silver out of documents, each once.
 #[derive(Default)]
 struct SilverRows {
     changes: Vec<ChangeRow>,
     counts: Vec<CountRow>,
-    /// By store and whether it is a count; not by day, as in the hub that runs.
-    seen: HashSet<(i32, bool, Identity)>,
+    seen: HashSet<Known>,
 }
 
 impl SilverRows {
@@ -257,12 +314,14 @@ async fn latest_counts(table: &Table) -> Result<HashMap<(i32, i32), LatestCount>
 mod tests {
     use super::*;
     use crate::lake::count_file_log::{BATCH_ID, CountFileLog, PlannedFile};
-    use crate::lake::samples::{NEW_YEAR, counts, lake};
+    use crate::lake::samples::{NEW_YEAR, changes, counts, lake};
     use crate::lake::tables::TableName;
     use crate::lake::upkeep::CompactionPolicy;
     use crate::rows::BronzeRow;
     use onhand_common::frame::{encode_event, seal};
     use onhand_common::{AgentId, Count, Epoch, Timestamp};
+
+    const FROM_BRONZE: Basis = Basis::Bronze { accept_loss: false };
 
     type Latest = HashMap<(i32, i32), LatestCount>;
 
@@ -306,7 +365,7 @@ mod tests {
             assert_eq!(latest_of(&lake, TableName::InventorySnapshot).await, before, "with {min_files}");
         }
         assert!(table.file_count() < 4, "{}", table.file_count());
-        run(lake.root(), false).await.unwrap();
+        run(lake.root(), Basis::Silver).await.unwrap();
         assert_eq!(latest_of(&lake, TableName::LatestInventorySnapshot).await, before);
     }
 
@@ -346,7 +405,7 @@ mod tests {
         receive(&lake, vec![(count_frame("a", 20), NEW_YEAR + 9), (sale.to_vec(), NEW_YEAR + 9)]).await;
         // The clock was set back; and something came twice.
         receive(&lake, vec![(count_frame("b", 25), NEW_YEAR), (sale.to_vec(), NEW_YEAR)]).await;
-        run(lake.root(), true).await.unwrap();
+        run(lake.root(), FROM_BRONZE).await.unwrap();
         let latest = latest_of(&lake, TableName::LatestInventorySnapshot).await;
         assert_eq!(latest[&(1, 10)], LatestCount { at: NEW_YEAR, quantity: 25, employee_id: 7 });
         let rows = async |name| Table::open(&lake, name).await.unwrap().row_count();
@@ -354,10 +413,32 @@ mod tests {
         assert_eq!(rows(TableName::InventoryCurrent).await, 1);
 
         receive(&lake, vec![(b"OHF?".to_vec(), NEW_YEAR)]).await;
-        let error = run(lake.root(), true).await.unwrap_err();
+        let error = run(lake.root(), FROM_BRONZE).await.unwrap_err();
         assert!(format!("{error:#}").contains("version: 63 is not taken here"), "{error:#}");
         assert_eq!((rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await), (1, 2));
         assert_eq!(rows(TableName::InventoryCurrent).await, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_bronze_lacks_is_lost_only_if_that_is_accepted() {
+        let (_folder, lake) = lake();
+        receive(&lake, vec![(count_frame("a", 20), NEW_YEAR)]).await;
+        run(lake.root(), FROM_BRONZE).await.unwrap();
+        let rows = async |name| Table::open(&lake, name).await.unwrap().row_count();
+        let silver = async || (rows(TableName::InventoryChange).await, rows(TableName::InventorySnapshot).await);
+        assert_eq!(silver().await, (0, 1));
+        // While bronze was off.
+        let mut table = Table::open(&lake, TableName::InventoryChange).await.unwrap();
+        let adds = table.write([changes(&[("t", 1, NEW_YEAR, 1, 10, -2)])]).await.unwrap();
+        table.commit(CommitRequest::append(adds)).await.unwrap();
+        let mut table = Table::open(&lake, TableName::InventorySnapshot).await.unwrap();
+        let adds = table.write([counts(&[(1, 11, NEW_YEAR, 5), (1, 12, NEW_YEAR, 6)])]).await.unwrap();
+        table.commit(CommitRequest::append(adds)).await.unwrap();
+        let refused = run(lake.root(), FROM_BRONZE).await.unwrap_err().to_string();
+        assert!(refused.contains("bronze lacks 1 changes and 2 counts"), "{refused}");
+        assert_eq!(silver().await, (1, 3), "no row was changed");
+        run(lake.root(), Basis::Bronze { accept_loss: true }).await.unwrap();
+        assert_eq!(silver().await, (0, 1));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -369,7 +450,7 @@ mod tests {
             format!("{{\"trans_id\":\"t\",\"store_id\":1,{at},\"change_type_id\":1,{items}}}").into_bytes()
         };
         receive(&lake, vec![(sale("01"), NEW_YEAR), (sale("02"), NEW_YEAR)]).await;
-        run(lake.root(), true).await.unwrap();
+        run(lake.root(), FROM_BRONZE).await.unwrap();
         let mut dates = Vec::new();
         let changes = Table::open(&lake, TableName::InventoryChange).await.unwrap();
         changes.visit_changes(changes.files_since(-1), None, |row| dates.push(row.date_time)).await.unwrap();
@@ -398,9 +479,9 @@ mod tests {
             let known = log.read(|name, _, _| name.to_owned()).await.unwrap();
             (known.taken.len(), known.newest)
         };
-        run(lake.root(), false).await.unwrap();
+        run(lake.root(), Basis::Silver).await.unwrap();
         assert_eq!(taken().await, (1, 1));
-        run(lake.root(), true).await.unwrap();
+        run(lake.root(), FROM_BRONZE).await.unwrap();
         assert_eq!(taken().await, (0, 1), "what comes now has a new number");
     }
 }

@@ -321,7 +321,7 @@ mod tests {
         let row = |id: &'static str, quantity: i32| (id, 1, NEW_YEAR + 1, 1, 10, -quantity);
         sell(&lake, "a", 1).await;
         sell(&lake, "b", 2).await;
-        rebuild::run(lake.root(), false).await.unwrap();
+        rebuild::run(lake.root(), rebuild::Basis::Silver).await.unwrap();
         compact_as_another(&lake, &[row("a", 1), row("b", 2)]).await;
         assert_eq!(sold(&lake).await.unwrap(), 3);
         sell(&lake, "c", 4).await;
@@ -331,7 +331,7 @@ mod tests {
         compact_as_another(&lake, &[row("a", 1), row("b", 2), row("c", 4)]).await;
         let error = sold(&lake).await.unwrap_err();
         assert!(format!("{error:#}").contains("run `onhand-hub rebuild`"), "{error:#}");
-        rebuild::run(lake.root(), false).await.unwrap();
+        rebuild::run(lake.root(), rebuild::Basis::Silver).await.unwrap();
         assert_eq!(sold(&lake).await.unwrap(), 7);
         sell(&lake, "d", 8).await;
         assert_eq!(sold(&lake).await.unwrap(), 15);
@@ -341,7 +341,7 @@ mod tests {
     async fn new_rows_that_another_program_compacted_are_replayed() {
         let (_folder, lake) = lake();
         begin(&lake).await;
-        rebuild::run(lake.root(), false).await.unwrap();
+        rebuild::run(lake.root(), rebuild::Basis::Silver).await.unwrap();
         sell(&lake, "a", 1).await;
         sell(&lake, "b", 2).await;
         let newest = Table::open(&lake, TableName::InventoryChange).await.unwrap().version();

@@ -170,7 +170,8 @@ pub(super) struct Accepted {
 
 /// Looks at the reference data now, rather than when its interval is over.
 #[utoipa::path(post, path = "/v1/reference/reload", tag = "operation", responses(
-    (status = 202, description = "It is looked at soon; stores that a change touches are restated", body = Accepted),
+    (status = 202, description = "It is looked at soon; stores that a change touches are restated. Of several processors the one \
+        with partition 0 looks, and the others follow what it commits; a gateway has none", body = Accepted),
 ))]
 pub(super) async fn reload_reference(web: Data<Web>) -> HttpResponse {
     web.state.reload_reference.notify_one();

@@ -94,6 +94,22 @@ async fn an_entry_that_no_frame_can_hold_is_refused_and_the_others_taken() {
     assert_eq!(intake.reporter.outbox.backlog().events, 2);
 }
 
+/// Within the longest row that is read, and beyond it.
+#[actix_web::test]
+async fn what_is_behind_a_quote_that_nothing_closes_is_told() {
+    for (rows, said) in [(300, "the row is all of lines 3 to 303"), (5_000, "no row behind it was read")] {
+        let mut csv = String::from("item_id,employee_id,store_id,date_time,quantity\n1,7,1,2021-01-01 09:30:00,5\n");
+        csv.push_str("2,\"7,1,2021-01-01 09:30:00,5\n");
+        (0..rows).for_each(|n| csv.push_str(&format!("{},7,1,2021-01-01 09:30:00,5\n", n + 3)));
+        let (answers, intake) = ask(1 << 30, vec![post("/v1/counts", csv)]).await;
+        let (status, body) = &answers[0];
+        assert_eq!((*status, &body["accepted"]), (400, &json!(1)), "{body}");
+        let reason = body["refused"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains(said) && body["error"].as_str().unwrap().contains("send all of it again"), "{body}");
+        assert_eq!(intake.reporter.outbox.backlog().events, 1);
+    }
+}
+
 #[actix_web::test]
 async fn counts_come_as_json_and_csv() {
     let csv = ",item_id,employee_id,store_id,date_time,quantity\n0,1,7,1,2021-01-01 09:30:00,5\n\
