@@ -146,16 +146,16 @@ impl<R: Read, const N: usize> Table<R, N> {
         }
         Ok(Some(Row { line, names: &self.names, places: &self.places, record: &self.record }))
     }
-}
 
-impl<R, const N: usize> Table<R, N> {
     /// The lines of the row that was read last, if they are more than one: a quote that nothing closes takes those behind it in.
     pub(super) fn lines_of_row(&self) -> Option<(u64, u64)> {
         let first = self.record.position()?.line();
         let behind = self.reader.position().line();
         (behind > first + 1).then_some((first + self.line_offset, behind + self.line_offset - 1))
     }
+}
 
+impl<R, const N: usize> Table<R, N> {
     /// Whether reading itself failed: then no row follows.
     pub(super) fn is_broken(&self) -> bool {
         self.broken
