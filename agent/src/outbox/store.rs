@@ -26,6 +26,8 @@ const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 /// each chunk would let 256 * 64 * 4 KB gather beside the cache, whatever its bound. So each chunk is looked at this often
 /// more: that costs less than a hundredth of writing it.
 const LOOKS: usize = 8;
+/// Chunks that lie in one page of sled's, at most: who looks for one has all of them in memory.
+const CHUNKS_OF_PAGE: usize = 16;
 /// Entries of `meta` that are of no epoch.
 pub(super) const PRUNED: &[u8] = b"pruned";
 const ID: &[u8] = b"id";
@@ -113,10 +115,11 @@ impl Store {
                 continue;
             }
             // Chunks are written in order, before the entry: if the last one is there, all are.
-            if let Some(last) = chunk_keys(&info).last()
-                && !self.bodies.contains_key(last)?
-            {
-                return Err(OutboxError::Damaged(format!("{:?} has lost its body", info.key)));
+            if let Some(last) = chunk_keys(&info).last() {
+                if !self.bodies.contains_key(last)? {
+                    return Err(OutboxError::Damaged(format!("{:?} has lost its body", info.key)));
+                }
+                (0..CHUNKS_OF_PAGE).try_for_each(|_| look_again(&self.bodies, &last))?;
             }
             if info.inline.is_some() {
                 // Going through them is one access for a whole page of bodies: see LOOKS.
@@ -196,8 +199,9 @@ impl Store {
         self.before_write()?;
         self.index.remove(key_bytes(info.key))?;
         if info.len as usize > INLINE {
-            for index in 0..(info.len as usize).div_ceil(CHUNK) {
-                self.bodies.remove(chunk_key(info.key, index))?;
+            for place in chunk_keys(info) {
+                self.bodies.remove(place)?;
+                look_again(&self.bodies, &place)?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! measured by `cargo budgets`.)
 
 use onhand_tests::judge::number_in_lake;
-use onhand_tests::sandbox::{Clock, HubOptions, Program, binary, settle, wait_until};
+use onhand_tests::sandbox::{Clock, HubOptions, Program, binary, free_port, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -77,6 +77,19 @@ fn a_store_comes_back_with_a_large_outbox_and_others_are_served_meanwhile() {
     settle(&hub, &[&agent, &live]);
     till.ledger.add(other.ledger);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
+}
+
+/// Each frame is looked at when an agent starts, and none of them stays in memory.
+#[test]
+fn an_agent_with_a_large_outbox_starts_with_little_memory() {
+    let sandbox = Sandbox::new();
+    let nobody = format!("mqtt://127.0.0.1:{}", free_port());
+    let mut agent = Agent::start(&sandbox, "away", "1", &nobody);
+    fill(&agent, &mut Till::new(1, 87), 4 * OUTBOX);
+    agent.kill();
+    agent.restart();
+    let taken = agent.memory();
+    assert!(taken < MOST_MEMORY, "the agent took {taken} bytes of memory");
 }
 
 #[test]

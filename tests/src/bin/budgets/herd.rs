@@ -38,18 +38,26 @@ pub fn measure(report: &mut Report) {
     hub.restart();
     let of_hub = Peak::watch(hub.id());
     let open = LiveStore::open(&live, &hub, live_store);
-    let connected = || hub.metric("onhand_hub_gateway_connections") > f64::from(AGENTS);
-    wait_until("all agents are there", || hub.log_tail(), connected);
-    let all_there = began.elapsed().as_secs_f64();
-    let ended = load.wait();
+    // They may be gone again before another look.
+    let mut there = (0., began.elapsed());
+    let ended = || {
+        let connected = hub.metric("onhand_hub_gateway_connections").min(f64::from(AGENTS));
+        if connected > there.0 {
+            there = (connected, began.elapsed());
+        }
+        !load.runs()
+    };
+    wait_until("all of it is durable", || hub.log_tail(), ended);
     let drained = began.elapsed().as_secs_f64();
+    let ended = load.wait();
     assert!(ended.success(), "{}\n{}", load.log(), hub.log_tail());
     // As long as it sells, there is always something that is not in gold yet.
     let meanwhile = open.close();
     hub.wait_settled();
     let waited =
         format!("{} agents with {} transactions", number(AGENTS.into()), number(f64::from(RATE) * AWAY.as_secs_f64()));
-    report.figure(&format!("herd: {waited}: hub's start to all connected"), format!("{all_there:.1} s"), "");
+    let seen = format!("{} after {:.1} s", number(there.0), there.1.as_secs_f64());
+    report.figure(&format!("herd: {waited}: seen connected at once after the hub's start"), seen, "");
     report.figure("herd: hub's start to all of it durable", format!("{drained:.1} s"), "");
     report.figure("herd: hub, most resident", megabytes(of_hub.most()), "512 MB");
     report.figure("herd: another store, POS to the hub's API, before", in_words(before), "");
