@@ -201,7 +201,6 @@ impl Store {
         if info.len as usize > INLINE {
             for place in chunk_keys(info) {
                 self.bodies.remove(place)?;
-                look_again(&self.bodies, &place)?;
             }
         }
         Ok(())
