@@ -65,6 +65,10 @@ fn a_store_comes_back_with_a_large_outbox_and_others_are_served_meanwhile() {
         wait_until("the live store's sale is durable", || hub.log_tail(), || live.backlog() == Some(0));
         // It did not have to wait until the other was done.
         served += u32::from(waiting > 0 && agent.backlog() != Some(0));
+        // A question to the lake takes longer than a sale.
+        if served % 4 != 2 {
+            continue;
+        }
         // At each moment silver has the first so many of its events, and no other: they come in order.
         let gaps = "SELECT CAST(coalesce(sum(most - seen), 0) AS BIGINT) FROM (\
                     SELECT max(seq) AS most, count(DISTINCT seq) AS seen FROM inventory_change \
