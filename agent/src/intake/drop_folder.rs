@@ -95,7 +95,6 @@ impl DropFolder {
     /// # Errors
     /// When the folder or its subfolders cannot be created.
     pub(crate) fn open(folder: &Path, intake: Intake) -> io::Result<Self> {
-        fs::create_dir_all(folder.join(TAKING))?;
         fs::create_dir_all(folder.join("done"))?;
         fs::create_dir_all(folder.join("rejected"))?;
         Ok(Self { folder: folder.to_owned(), intake, observed: HashMap::new() })

@@ -44,7 +44,7 @@ pub(super) fn open(path: &Path) -> Result<(Store, State), OutboxError> {
             frames = kept.frames, events = kept.events, not_found = %kept.gaps(), old = %beside(path, "damaged").display(),
             "salvaged: these frames go on. Of the numbers that were not found, some may have been acknowledged one by one"
         ),
-        // Where it can be opened, tills are served meanwhile.
+        // Where it can be opened, tills are served until it comes to what is damaged, and the next start tries again.
         Err(error) if path.exists() && found(path)?.is_some() => tracing::error!(%error, "it could not be made anew"),
         Err(error) => return Err(error),
     }
