@@ -102,6 +102,11 @@ impl Sources {
         out.counter("gold_commits", "Gold commits", &s.gold_commits)?;
         out.counter("gold_rows", "Rows that gold commits wrote", &s.gold_rows)?;
         out.seconds("gold_commit", "Time spent in gold commits", &s.gold_micros)?;
+        out.counter(
+            "identity_lookups",
+            "Times that a store asked silver what it has taken on a day",
+            &s.identity_lookups,
+        )?;
         out.counter("recounts", "Items that were summed anew from silver", &s.recounts)?;
         out.counter("commit_retries", "Commits that were tried again", &s.commit_retries)?;
         out.counter(
@@ -165,7 +170,11 @@ impl Sources {
         out.gauge("live_items", "Items that have an actor of their own", read(|s| s.live_items.load(Relaxed)))?;
         out.gauge("live_items_limit", "Items that may have one", read(|s| s.limits.live_items))?;
         out.gauge("tracked_items", "Items whose state is in memory", read(|s| s.tracked_items.load(Relaxed)))?;
-        out.gauge("identities", "Identities of taken events in memory", read(|s| s.identities.load(Relaxed)))?;
+        out.gauge(
+            "identities",
+            "Identities of taken events in memory; what is kept in filters, by its room",
+            read(|s| s.identities.load(Relaxed)),
+        )?;
         out.gauge("identities_limit", "Identities that may be in memory", read(|s| s.limits.identities))?;
         out.gauge("live_streams", "Clients of the live stream", read(|s| s.updates.receiver_count()))
     }

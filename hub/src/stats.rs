@@ -37,6 +37,8 @@ pub struct HubStats {
     pub gold_micros: AtomicU64,
     /// Items that were summed anew from silver.
     pub recounts: AtomicU64,
+    /// Times that a store asked silver what it has taken on a day.
+    pub identity_lookups: AtomicU64,
     /// Commits that were tried again.
     pub commit_retries: AtomicU64,
     /// Records that Kafka took.

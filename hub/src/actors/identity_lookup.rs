@@ -1,17 +1,19 @@
 //! The way from a store to the identities that silver holds.
 //!
 //! A day of which silver had no rows, of any store, when the hub started needs no look: what came since is in the store's
-//! memory. Read is a day that silver had rows of, and one that the store has forgotten for want of memory.
+//! memory. Read is a day that silver had rows of, and one that the store has forgotten for want of memory. Of a day that the
+//! store has [filtered](super::seen) it asks by name for what is in doubt.
 
 use super::seen::Identity;
+use hashbrown::HashSet;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Which table's identities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Lines of silver/inventory_change.
     Lines,
@@ -19,7 +21,7 @@ pub enum Kind {
     Counts,
 }
 
-/// A store asks for one day.
+/// A store asks for one day, or for some identities of it.
 #[derive(Debug)]
 pub struct DayRequest {
     /// Which table.
@@ -28,6 +30,8 @@ pub struct DayRequest {
     pub store_id: i32,
     /// Days since 1970.
     pub day: i32,
+    /// Which ones, if not all.
+    pub wanted: Option<HashSet<Identity>>,
     /// Where the identities go. Dropped without an answer, if the lake cannot be read for good.
     pub reply: oneshot::Sender<Vec<Identity>>,
 }
@@ -59,10 +63,16 @@ impl IdentityLookup {
         self.presence.add(kind, store_id, day);
     }
 
-    /// Reads one day of one store. `None` when the hub stops.
-    pub async fn load(&self, kind: Kind, store_id: i32, day: i32) -> Option<Vec<Identity>> {
+    /// Which identities silver holds of one day of one store, or which of the `wanted` ones. `None` when the hub stops.
+    pub async fn load(
+        &self,
+        kind: Kind,
+        store_id: i32,
+        day: i32,
+        wanted: Option<HashSet<Identity>>,
+    ) -> Option<Vec<Identity>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(DayRequest { kind, store_id, day, reply }).await.ok()?;
+        self.requests.send(DayRequest { kind, store_id, day, wanted, reply }).await.ok()?;
         answer.await.ok()
     }
 }

@@ -9,8 +9,16 @@ pub struct ActorLimits {
     pub live_items: usize,
     /// An item that nothing happened to for so long is passivated.
     pub idle_after: Duration,
-    /// Most remembered identities (32 bytes each, about).
+    /// Most remembered identities (32 bytes each, about). Beyond them it is remembered in an eighth of the room, and then
+    /// asked of silver again.
     pub identities: usize,
+}
+
+impl ActorLimits {
+    /// So many identities a store keeps, however many there are in all.
+    pub fn identities_of_a_store(&self) -> usize {
+        (self.identities / 256).min(4_096)
+    }
 }
 
 impl Default for ActorLimits {

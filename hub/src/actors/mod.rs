@@ -5,6 +5,7 @@ mod identity_lookup;
 mod item_actor;
 mod item_state;
 mod limits;
+mod scalable_filter;
 mod seen;
 mod store_actor;
 mod store_cut;

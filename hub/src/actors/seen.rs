@@ -1,13 +1,21 @@
 //! What a store has already taken: identities of transaction lines and counts. Pure.
 //!
 //! An identity does not depend on the day that an event bears: a line that comes again under another date is the same line,
-//! as long as the day of the first is in memory. A day is either *known*, then every identity that silver holds for it (and
-//! every one taken since) is in memory, or it is not, then it has to be loaded before an event of that day may be judged.
-//! Memory is bounded by forgetting days, the least recently used first. Of a forgotten day only what is not in silver yet
-//! stays; the rest comes back when it is loaded.
+//! as long as the day of the first is in memory. A day is in one of three states:
+//!
+//! - *whole*: every identity that silver holds for it, and every one taken since, is in memory;
+//! - *filtered*: those in silver are in a filter only. Of what the filter surely does not hold nobody needs to ask; the rest is
+//!   *in doubt*, and silver has to be asked for it, by name, before it may be judged;
+//! - *unknown*: all of it has to be loaded before an event of that day may be judged.
+//!
+//! Memory is bounded by filtering days, the least recently used first, then by forgetting them. What is not in silver yet stays
+//! in any case. The day that was used last is never forgotten: a day that outgrows its room is one that is written now, and
+//! to load it after each cut would take longer and longer.
 
+use super::scalable_filter::ScalableFilter;
+use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
 
 /// An identity within a store. 128 bits: of a line, a hash; of a count, the thing itself.
@@ -33,6 +41,13 @@ fn halves(identity: Identity) -> Halves {
     [(identity >> 64) as u64, identity as u64]
 }
 
+fn whole(halves: Halves) -> Identity {
+    (u128::from(halves[0]) << 64) | u128::from(halves[1])
+}
+
+/// What an identity takes in memory, about.
+const IDENTITY_BYTES: usize = 32;
+
 /// Where an identity is from.
 #[derive(Debug, Clone, Copy)]
 struct Origin {
@@ -42,10 +57,21 @@ struct Origin {
     carried_by: u32,
 }
 
+/// What is in memory of the identities that silver holds for a day.
+#[derive(Debug, Default)]
+enum Known {
+    /// Some, perhaps.
+    #[default]
+    Unknown,
+    /// All.
+    Whole,
+    /// All: in the filter, or as they are.
+    Filtered(ScalableFilter),
+}
+
 #[derive(Debug, Default)]
 struct Day {
-    /// Whether every identity of the day is in memory. If not, some that are not in silver yet may be.
-    known: bool,
+    known: Known,
     /// Identities from here that are in silver.
     durable: usize,
     /// Identities from here that are not, as far as is known: by the cut that carries them, and how many.
@@ -56,9 +82,21 @@ struct Day {
 }
 
 impl Day {
-    /// How many identities go if the day is forgotten.
+    /// How many identities go if the day is filtered or forgotten.
     fn may_go(&self) -> usize {
         self.durable + self.elsewhere.len()
+    }
+
+    fn is_known(&self) -> bool {
+        !matches!(self.known, Known::Unknown)
+    }
+
+    /// What its filter takes, in identities.
+    fn filter(&self) -> usize {
+        match &self.known {
+            Known::Filtered(filter) => filter.bytes().div_ceil(IDENTITY_BYTES),
+            Known::Unknown | Known::Whole => 0,
+        }
     }
 }
 
@@ -67,8 +105,9 @@ impl Day {
 pub struct Seen {
     identities: HashMap<Halves, Origin>,
     days: HashMap<i32, Day>,
-    /// The sum over all days.
+    /// The sums over all days.
     elsewhere: usize,
+    filters: usize,
     clock: u64,
     /// Cuts of this store, how many of them are surely in silver, and the number of the last.
     cuts: u32,
@@ -77,15 +116,35 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether events of `day` can be judged.
+    /// Whether events of `day` can be judged, but for those [in doubt](Self::in_doubt).
     pub fn knows(&self, day: i32) -> bool {
-        self.days.get(&day).is_some_and(|entry| entry.known)
+        self.days.get(&day).is_some_and(Day::is_known)
+    }
+
+    /// Whether there may be identities of `day` that are [in doubt](Self::in_doubt).
+    pub fn is_filtered(&self, day: i32) -> bool {
+        self.days.get(&day).is_some_and(|entry| matches!(entry.known, Known::Filtered(_)))
+    }
+
+    /// Whether silver has to be asked for this one before it may be judged.
+    pub fn in_doubt(&self, day: i32, identity: Identity) -> bool {
+        match self.days.get(&day).map(|entry| &entry.known) {
+            Some(Known::Filtered(filter)) => {
+                filter.may_hold(identity) && !self.identities.contains_key(&halves(identity))
+            }
+            _ => false,
+        }
     }
 
     /// `day` becomes known: these are its identities in silver.
     pub fn load(&mut self, day: i32, identities: impl IntoIterator<Item = Identity>) {
+        self.days.entry(day).or_default().known = Known::Whole;
+        self.found(day, identities);
+    }
+
+    /// These are in silver under `day`.
+    pub fn found(&mut self, day: i32, identities: impl IntoIterator<Item = Identity>) {
         let entry = self.days.entry(day).or_default();
-        entry.known = true;
         for identity in identities.into_iter().map(halves) {
             match self.identities.entry(identity) {
                 Entry::Vacant(vacant) => {
@@ -101,13 +160,13 @@ impl Seen {
         }
     }
 
-    /// Takes an event of a known day. Returns whether it is new.
+    /// Takes an event of a known day, about which silver was asked if it was in doubt. Returns whether it is new.
     ///
     /// # Panics
     /// If `day` is not known: whoever asks must have loaded it.
     pub fn take(&mut self, day: i32, identity: Identity) -> bool {
         self.clock += 1;
-        let entry = self.days.get_mut(&day).filter(|entry| entry.known).expect("the day was loaded before");
+        let entry = self.days.get_mut(&day).filter(|entry| entry.is_known()).expect("the day was loaded before");
         entry.used = self.clock;
         let Entry::Vacant(vacant) = self.identities.entry(halves(identity)) else { return false };
         let carried_by = self.cuts + 1;
@@ -135,40 +194,77 @@ impl Seen {
         self.last_cut = number;
     }
 
-    /// Identities in memory.
+    /// Identities in memory, and those that would have room where the filters are.
     pub fn len(&self) -> usize {
-        self.identities.len() + self.elsewhere
+        self.identities.len() + self.elsewhere + self.filters
     }
 
-    /// Forgets least recently used days until about `cap` identities are left, or only such as are not in silver yet: those
-    /// of a forgotten day stay, and the day has to be loaded again. Returns the days that went.
+    /// Filters least recently used days, and then forgets such, until about `cap` identities are left, or only the filter of
+    /// the day used last and what is not in silver yet. Returns the days that were forgotten: they have to be loaded again.
     pub fn shrink(&mut self, cap: usize) -> Vec<i32> {
-        let mut left = self.len();
-        if left <= cap {
+        if self.len() <= cap {
             return Vec::new();
         }
         // What is left of days that went before goes first.
         let mut order: Vec<(bool, u64, i32)> =
-            self.days.iter().filter(|(_, d)| d.may_go() > 0).map(|(&day, d)| (d.known, d.used, day)).collect();
+            self.days.iter().map(|(&day, entry)| (entry.is_known(), entry.used, day)).collect();
         order.sort_unstable();
-        let (mut emptied, mut gone) = (HashSet::new(), Vec::new());
-        for (known, _, day) in order {
-            if left <= cap {
-                break;
-            }
+        self.filter_days(&order, cap);
+        let mut forgotten = Vec::new();
+        for &(_, _, day) in &order[..order.len().saturating_sub(1)] {
             let entry = self.days.get_mut(&day).expect("it was listed");
-            left -= entry.may_go();
-            entry.known = false;
+            let filter = entry.filter();
+            if self.identities.len() + self.elsewhere + self.filters > cap && filter > 0 {
+                self.filters -= filter;
+                entry.known = Known::Unknown;
+                forgotten.push(day);
+            }
+        }
+        self.days.retain(|_, entry| entry.is_known() || entry.may_go() > 0 || !entry.on_the_way.is_empty());
+        self.identities.shrink_to_fit();
+        forgotten
+    }
+
+    /// Puts what silver holds of these days into their filters, one day after the other until `cap` is reached.
+    fn filter_days(&mut self, order: &[(bool, u64, i32)], cap: usize) {
+        let mut left = self.len();
+        let mut leaving: BTreeMap<i32, Vec<Identity>> = BTreeMap::new();
+        for &(_, _, day) in order {
+            let entry = self.days.get_mut(&day).expect("it was listed");
+            if left <= cap || entry.may_go() == 0 {
+                continue;
+            }
+            left -= entry.may_go() - entry.may_go() / 4; // a filter that has doubled takes so much
             entry.durable = 0;
-            self.elsewhere -= std::mem::take(&mut entry.elsewhere).len();
-            emptied.insert(day);
-            gone.extend(known.then_some(day));
+            let elsewhere = std::mem::take(&mut entry.elsewhere);
+            self.elsewhere -= elsewhere.len();
+            leaving.insert(day, elsewhere.into_iter().map(whole).collect());
         }
-        if emptied.is_empty() {
-            return gone;
+        if leaving.is_empty() {
+            return;
         }
-        self.identities.retain(|_, origin| origin.carried_by > self.durable_cuts || !emptied.contains(&origin.day));
-        self.days.retain(|_, entry| entry.known || entry.may_go() > 0 || !entry.on_the_way.is_empty());
+        self.identities.retain(|&identity, origin| match leaving.get_mut(&origin.day) {
+            Some(leaving) if origin.carried_by <= self.durable_cuts => {
+                leaving.push(whole(identity));
+                false
+            }
+            _ => true,
+        });
+        for (day, identities) in leaving {
+            let entry = self.days.get_mut(&day).expect("it was listed");
+            self.filters -= entry.filter();
+            match &mut entry.known {
+                Known::Unknown => {}
+                Known::Filtered(filter) => filter.extend(&identities),
+                known @ Known::Whole => {
+                    let mut filter = ScalableFilter::default();
+                    filter.extend(&identities);
+                    *known = Known::Filtered(filter);
+                }
+            }
+            self.filters += entry.filter();
+        }
+        // What went may stand under another day, too, that stays.
         for (&day, entry) in &mut self.days {
             let before = entry.elsewhere.len();
             entry.elsewhere.retain(|&identity| match self.identities.entry(identity) {
@@ -181,8 +277,6 @@ impl Seen {
             });
             self.elsewhere -= before - entry.elsewhere.len();
         }
-        self.identities.shrink_to_fit();
-        gone
     }
 }
 
@@ -208,6 +302,17 @@ mod tests {
         assert_ne!(count_identity(1, 5, 2), count_identity(2, 5, 1));
     }
 
+    /// As whoever takes events does it: silver holds these, and is asked where it has to be. Returns whether it is new.
+    fn judged(seen: &mut Seen, silver: &[Identity], day: i32, identity: Identity) -> bool {
+        if !seen.knows(day) {
+            seen.load(day, silver.iter().copied());
+        }
+        if seen.in_doubt(day, identity) {
+            seen.found(day, silver.iter().copied().filter(|held| *held == identity));
+        }
+        seen.take(day, identity)
+    }
+
     #[test]
     fn the_same_line_under_another_date_is_the_same_line() {
         let line = line_identity("a", 1);
@@ -217,61 +322,82 @@ mod tests {
         assert!(seen.take(1, line));
         assert!(!seen.take(2, line));
         seen.cut(1, 0);
-        assert!(seen.shrink(0).is_empty());
+        seen.shrink(0);
+        assert!(!seen.take(2, line), "it is not in silver yet");
         seen.cut(2, 1);
         assert_eq!(seen.shrink(0), [1]);
         assert!(seen.take(2, line), "the first is no longer in memory");
         seen = Seen::default();
-        // Both days hold it in silver, one is forgotten: the other still knows.
+        // Both days hold it in silver, one is filtered: the other still knows.
         seen.load(1, [line]);
         seen.load(2, [line]);
         seen.take(2, line);
         seen.load(3, (0..9).map(|item| count_identity(item, 0, 0)));
         seen.take(3, count_identity(0, 0, 0));
         assert_eq!(seen.len(), 11, "the line under its second day takes room, too");
-        assert_eq!(seen.shrink(10), [1]);
-        assert!(!seen.take(2, line));
+        seen.filter_days(&[(true, 0, 1)], 10);
+        assert!(!seen.in_doubt(2, line) && !seen.take(2, line));
+        assert!(!seen.in_doubt(1, line) && !seen.take(1, line), "the second day's memory tells");
     }
 
     #[test]
-    fn the_least_recently_used_day_goes_first_and_none_that_is_not_in_silver() {
+    fn the_least_recently_used_day_is_filtered_first_and_what_is_not_in_silver_stays() {
         let mut seen = Seen::default();
+        let identity = |day: i32, item: i32| count_identity(item, day.into(), 0);
         for day in 1..=3 {
             seen.load(day, []);
-            for item in 0..10 {
-                seen.take(day, count_identity(item, day.into(), 0));
+            for item in 0..100 {
+                seen.take(day, identity(day, item));
             }
             seen.cut(day as u64, day as u64 - 1);
         }
-        assert!(seen.shrink(30).is_empty());
-        seen.take(1, count_identity(0, 1, 0)); // a repeat: used, but nothing new for silver
-        assert_eq!(seen.shrink(15), [2, 1], "day 2 was used longest ago, day 3 is not durable");
-        assert!(seen.knows(3) && !seen.knows(1) && seen.len() == 10);
-        seen.load(1, (0..10).map(|item| count_identity(item, 1, 0)));
-        assert!(!seen.take(1, count_identity(4, 1, 0)));
+        assert!(seen.shrink(300).is_empty());
+        seen.take(1, identity(1, 0)); // a repeat: used, but nothing new for silver
+        assert!(seen.shrink(230).is_empty());
+        let exact = |seen: &Seen, day| {
+            (0..100).filter(|&item| seen.identities.contains_key(&halves(identity(day, item)))).count()
+        };
+        assert_eq!([1, 2, 3].map(|day| exact(&seen, day)), [100, 0, 100], "day 2 was used longest ago");
+        assert!((0..100).all(|item| seen.in_doubt(2, identity(2, item))));
+        assert!((100..200).all(|item| !seen.in_doubt(2, identity(2, item))));
+        assert_eq!(seen.shrink(0), [2], "the filter of the day used last stays, and what is not in silver");
+        assert_eq!([1, 2, 3].map(|day| exact(&seen, day)), [0, 0, 100]);
+        assert!(seen.knows(1) && !seen.knows(2) && seen.knows(3) && seen.len() <= 130, "{}", seen.len());
+        let silver: Vec<Identity> = (0..100).flat_map(|item| [identity(1, item), identity(2, item)]).collect();
+        assert!(!judged(&mut seen, &silver, 1, identity(1, 4)) && !judged(&mut seen, &silver, 2, identity(2, 4)));
+        assert!(judged(&mut seen, &silver, 2, identity(2, 104)));
     }
 
     #[test]
-    fn a_day_with_new_rows_before_each_cut_is_forgotten_but_for_these() {
+    fn a_day_that_outgrows_its_room_is_asked_for_by_name() {
         let identity = |n: i32| count_identity(n, 1, 0);
         let mut seen = Seen::default();
-        let mut forgotten = 0;
+        let mut silver = Vec::new();
+        seen.load(1, []);
         for cut in 0..20_i32 {
-            if !seen.knows(1) {
-                // What silver holds by now: the cuts that are durable.
-                seen.load(1, (0..(cut - 1) * 10).map(identity));
-            }
-            for n in 0..(cut + 1) * 10 {
-                assert_eq!(seen.take(1, identity(n)), n >= cut * 10, "{n} at cut {cut}");
-            }
+            let asked = (0..(cut + 1) * 100).filter(|&n| {
+                let in_doubt = seen.in_doubt(1, identity(n));
+                assert_eq!(judged(&mut seen, &silver, 1, identity(n)), n >= cut * 100, "{n} at cut {cut}");
+                in_doubt
+            });
+            let asked = asked.count() as i32;
+            assert!(asked <= cut * 100 + 1, "cut {cut}: {asked} were in doubt, of {} that are in silver", cut * 100);
+            // The one before is in silver now, and this one on its way.
             seen.cut(cut as u64 + 1, cut as u64);
-            forgotten += seen.shrink(15).len();
-            assert!(seen.len() <= 15, "{} are left after cut {cut}", seen.len());
+            assert_eq!(seen.shrink(150), [0; 0]);
+            let bound = 150.max(100 + (cut + 1) as usize * 100 / 4 + 20);
+            assert!(seen.len() <= bound, "{} are left after cut {cut}", seen.len());
+            silver.extend((cut * 100..(cut + 1) * 100).map(identity));
         }
-        assert!(forgotten >= 10, "{forgotten}");
+        seen.load(2, []);
+        seen.take(2, identity(0));
         seen.cut(21, 20);
-        assert!(seen.shrink(0).is_empty() && seen.len() == 0, "the rest of a day that went before");
-        assert!(seen.days.is_empty() && !seen.knows(1));
+        assert_eq!(seen.shrink(0), [1]);
+        assert_eq!(seen.shrink(0), [0; 0]);
+        assert!(!seen.knows(1) && seen.knows(2) && seen.filters == 0);
+        seen.cut(22, 21);
+        seen.shrink(0);
+        assert!(seen.identities.is_empty() && seen.len() <= 8 && seen.days.len() == 1, "{seen:?}");
     }
 
     #[test]
@@ -282,10 +408,14 @@ mod tests {
             assert!(seen.take(1, count_identity(number, 1, 0)));
             seen.cut(number as u64 * 5, 0);
         }
-        assert!(seen.shrink(0).is_empty() && seen.knows(1));
+        let exact = |seen: &mut Seen| {
+            seen.shrink(0);
+            (1..=3).filter(|&number| seen.identities.contains_key(&halves(count_identity(number, 1, 0)))).count()
+        };
+        assert_eq!(exact(&mut seen), 3);
         seen.cut(20, 14); // the one before may be under way
-        assert!(seen.shrink(0).is_empty());
+        assert_eq!(exact(&mut seen), 3);
         seen.cut(25, 20);
-        assert_eq!(seen.shrink(0), [1]);
+        assert_eq!(exact(&mut seen), 0);
     }
 }

@@ -12,14 +12,15 @@ use super::identity_lookup::{IdentityLookup, Kind};
 use super::item_actor::{Apply, CurrentInventory, ItemActor};
 use super::item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use super::limits::ActorLimits;
-use super::seen::{Seen, count_identity, line_identity};
+use super::seen::{Identity, Seen, count_identity, line_identity};
 use super::store_cut::{Recount, StoreCut};
 use super::views::{ItemUpdate, ItemView, StoreSummary};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use actix::prelude::*;
+use hashbrown::HashSet;
 use onhand_common::{Event, Seq, Timestamp};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -29,8 +30,9 @@ use tokio::sync::broadcast;
 const MAILBOX: usize = 64;
 /// How often idle items are looked for.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
-/// Identities that a store keeps however many there are in all.
-const IDENTITIES_KEPT: usize = 4_096;
+
+/// Days of which silver is asked, and for which identities: `None`, all.
+type Questions = BTreeMap<(Kind, i32), Option<HashSet<Identity>>>;
 
 /// What all stores of a process share.
 pub struct StoreShared {
@@ -60,6 +62,17 @@ impl StoreShared {
             tracked_items: AtomicUsize::new(0),
         }
     }
+}
+
+/// What makes an event one that was taken before: each line of a transaction, or the count.
+fn identities(event: &Event) -> impl Iterator<Item = Identity> {
+    let (lines, count) = match event {
+        Event::Transaction(t) => {
+            (Some(t.items.iter().map(|line| line_identity(t.trans_id.as_str(), line.item_id.get()))), None)
+        }
+        Event::Count(c) => (None, Some(count_identity(c.item_id.get(), c.date_time.micros(), c.quantity))),
+    };
+    lines.into_iter().flatten().chain(count)
 }
 
 struct LiveItem {
@@ -111,24 +124,30 @@ impl StoreActor {
         }
     }
 
-    /// Days that must be loaded before these events can be judged.
-    fn unknown_days(&mut self, events: &[(Seq, Event)]) -> BTreeSet<(u8, i32)> {
-        let mut unknown = BTreeSet::new();
+    /// What silver has to be asked for before these events can be judged: whole days, or of a day some identities.
+    fn questions(&mut self, events: &[(Seq, Event)]) -> Questions {
+        let mut questions = Questions::new();
         for (_, event) in events {
             let (kind, day) = match event {
                 Event::Transaction(t) => (Kind::Lines, t.date_time.day()),
                 Event::Count(c) => (Kind::Counts, c.date_time.day()),
             };
-            if self.seen(kind).knows(day) {
-                continue;
-            }
-            if self.shared.lookup.surely_empty(kind, self.store_id, day) {
-                self.seen(kind).load(day, []);
-            } else {
-                unknown.insert((kind as u8, day));
+            let seen = self.seen(kind);
+            if seen.is_filtered(day) {
+                let in_doubt: Vec<Identity> = identities(event).filter(|&one| seen.in_doubt(day, one)).collect();
+                if !in_doubt.is_empty() {
+                    let wanted = questions.entry((kind, day)).or_insert_with(|| Some(HashSet::new()));
+                    wanted.as_mut().expect("the day is known").extend(in_doubt);
+                }
+            } else if !seen.knows(day) {
+                if self.shared.lookup.surely_empty(kind, self.store_id, day) {
+                    self.seen(kind).load(day, []);
+                } else {
+                    questions.insert((kind, day), None);
+                }
             }
         }
-        unknown
+        questions
     }
 
     fn seen(&mut self, kind: Kind) -> &mut Seen {
@@ -289,7 +308,7 @@ impl StoreActor {
             return;
         }
         for kind in [Kind::Lines, Kind::Counts] {
-            let cap = (self.seen(kind).len() / 2).max(IDENTITIES_KEPT);
+            let cap = (self.seen(kind).len() / 2).max(self.shared.limits.identities_of_a_store());
             for day in self.seen(kind).shrink(cap) {
                 self.shared.lookup.forgotten(kind, self.store_id, day);
             }
@@ -393,25 +412,28 @@ impl Handler<TakeEvents> for StoreActor {
     type Result = AtomicResponse<Self, Result<Taken, StoreUnavailable>>;
 
     fn handle(&mut self, TakeEvents { source, events }: TakeEvents, _: &mut Self::Context) -> Self::Result {
-        let unknown = self.unknown_days(&events);
+        let questions = self.questions(&events);
         let (lookup, store_id) = (self.shared.lookup.clone(), self.store_id);
         let unavailable = move |reason: String| StoreUnavailable { store_id, reason };
         let load = async move {
-            let mut loaded = Vec::with_capacity(unknown.len());
-            for (kind, day) in unknown {
-                let kind = if kind == Kind::Lines as u8 { Kind::Lines } else { Kind::Counts };
-                match lookup.load(kind, store_id, day).await {
-                    Some(identities) => loaded.push((kind, day, identities)),
+            let mut answers = Vec::with_capacity(questions.len());
+            for ((kind, day), wanted) in questions {
+                let whole = wanted.is_none();
+                match lookup.load(kind, store_id, day, wanted).await {
+                    Some(identities) => answers.push((kind, day, whole, identities)),
                     None => return Err(unavailable("the lake's lookup has ended".to_owned())),
                 }
             }
-            Ok(loaded)
+            Ok(answers)
         };
         AtomicResponse::new(Box::pin(load.into_actor(self).then(move |loaded, store, _| {
             let (sent, taken) = match loaded {
-                Ok(loaded) => {
-                    for (kind, day, identities) in loaded {
-                        store.seen(kind).load(day, identities);
+                Ok(answers) => {
+                    for (kind, day, whole, identities) in answers {
+                        match whole {
+                            true => store.seen(kind).load(day, identities),
+                            false => store.seen(kind).found(day, identities),
+                        }
                     }
                     let (happened, taken) = store.take(&source, events);
                     (store.hand_out(happened), Ok(taken))

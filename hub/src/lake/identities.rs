@@ -1,6 +1,6 @@
 //! Answers the stores' question which identities silver holds for a day.
 //!
-//! Nothing is kept here: a look reads the wanted rows of the stores that ask, and what it finds goes to them. Requests that
+//! Nothing is kept here: a look reads the rows of the stores that ask, and what it finds of what they want goes to them. Requests that
 //! wait share a look by day, and more gather while it takes place. So memory holds what [`BATCH`] requests ask for at most,
 //! however large a day or a file is, and a look costs little more than what it brings.
 
@@ -8,11 +8,14 @@ use super::log::{LiveFile, Table};
 use super::read::{Wanted, ints, micros, strings};
 use super::silver::day;
 use crate::actors::{DayRequest, Identity, Kind, Presence, count_identity, line_identity};
+use crate::stats::HubStats;
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
+use hashbrown::HashSet;
 use onhand_common::timestamp::MICROS_PER_DAY;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -38,11 +41,26 @@ pub struct IdentityReader {
     pub changes: Table,
     /// silver/inventory_snapshot.
     pub counts: Table,
+    /// Counts what is asked.
+    pub stats: Arc<HubStats>,
     /// What is live now.
     pub files: watch::Receiver<Arc<SilverFiles>>,
 }
 
-type OfStores = HashMap<i32, Vec<Identity>>;
+/// What a look is for: by store, all or some identities.
+type Sought = HashMap<i32, Option<HashSet<Identity>>>;
+
+/// What it found.
+#[derive(Default)]
+struct OfStores(HashMap<i32, Vec<Identity>>);
+
+impl OfStores {
+    fn add(&mut self, sought: &Sought, store_id: i32, identity: Identity) {
+        if sought.get(&store_id).is_some_and(|wanted| wanted.as_ref().is_none_or(|wanted| wanted.contains(&identity))) {
+            self.0.entry(store_id).or_default().push(identity);
+        }
+    }
+}
 
 /// Says where silver has rows, before anything is taken.
 pub fn note_presence(files: &SilverFiles, presence: &Presence) {
@@ -61,9 +79,10 @@ impl IdentityReader {
     pub async fn run(self, mut requests: mpsc::Receiver<DayRequest>) {
         let mut batch = Vec::new();
         while requests.recv_many(&mut batch, BATCH).await > 0 {
-            let mut days: BTreeMap<(u8, i32), Vec<DayRequest>> = BTreeMap::new();
+            let mut days: BTreeMap<(Kind, i32), Vec<DayRequest>> = BTreeMap::new();
+            self.stats.identity_lookups.fetch_add(batch.len() as u64, Relaxed);
             for request in batch.drain(..) {
-                days.entry((request.kind as u8, request.day)).or_default().push(request);
+                days.entry((request.kind, request.day)).or_default().push(request);
             }
             let days = futures::stream::iter(days.into_values());
             days.for_each_concurrent(DAYS_AT_ONCE, |requests| self.answer(requests)).await;
@@ -71,15 +90,15 @@ impl IdentityReader {
     }
 
     /// Answers those who ask for one day.
-    async fn answer(&self, requests: Vec<DayRequest>) {
+    async fn answer(&self, mut requests: Vec<DayRequest>) {
         let (kind, day) = (requests[0].kind, requests[0].day);
-        let stores: HashSet<i32> = requests.iter().map(|request| request.store_id).collect();
+        // A store asks for a day once at a time.
+        let sought: Sought = requests.iter_mut().map(|request| (request.store_id, request.wanted.take())).collect();
         for attempt in 0..TRIES {
-            match self.read(kind, day, stores.clone()).await {
+            match self.read(kind, day, &sought).await {
                 Ok(mut found) => {
                     for request in requests {
-                        // A store asks for a day once at a time.
-                        let _ = request.reply.send(found.remove(&request.store_id).unwrap_or_default());
+                        let _ = request.reply.send(found.0.remove(&request.store_id).unwrap_or_default());
                     }
                     return;
                 }
@@ -90,16 +109,17 @@ impl IdentityReader {
         // The replies are dropped: the stores give up.
     }
 
-    async fn read(&self, kind: Kind, day: i32, stores: HashSet<i32>) -> Result<OfStores> {
+    async fn read(&self, kind: Kind, day: i32, sought: &Sought) -> Result<OfStores> {
+        let stores = sought.keys().copied().collect();
         let files = self.files.borrow().clone();
         let of_stores = |file: &&LiveFile| {
-            file.store_id.is_none_or(|(first, last)| stores.iter().any(|store_id| (first..=last).contains(store_id)))
+            file.store_id.is_none_or(|(first, last)| sought.keys().any(|store_id| (first..=last).contains(store_id)))
         };
         match kind {
             Kind::Lines => {
                 let of_day = files.changes.iter().filter(|file| file.partition == Some(i64::from(day)));
                 let files = of_day.filter(of_stores).cloned().collect();
-                self.read_lines(files, Wanted { stores, times: None }).await
+                self.read_lines(files, Wanted { stores, times: None }, sought).await
             }
             Kind::Counts => {
                 let start = i64::from(day) * MICROS_PER_DAY;
@@ -108,26 +128,26 @@ impl IdentityReader {
                     file.date_time.is_none_or(|(first, last)| first < times.end && last >= times.start)
                 };
                 let files = files.counts.iter().filter(overlaps).filter(of_stores).cloned().collect();
-                self.read_counts(files, Wanted { stores, times: Some(times) }).await
+                self.read_counts(files, Wanted { stores, times: Some(times) }, sought).await
             }
         }
     }
 
-    async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted) -> Result<OfStores> {
-        let mut found = OfStores::new();
+    async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<OfStores> {
+        let mut found = OfStores::default();
         let columns = ["store_id", "trans_id", "item_id"];
         let mut batches = std::pin::pin!(self.changes.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
             let (store_ids, trans_ids, item_ids) = (ints(&batch, 0)?, strings(&batch, 1)?, ints(&batch, 2)?);
             for row in 0..batch.num_rows() {
-                found.entry(store_ids[row]).or_default().push(line_identity(trans_ids.value(row), item_ids[row]));
+                found.add(sought, store_ids[row], line_identity(trans_ids.value(row), item_ids[row]));
             }
         }
         Ok(found)
     }
 
-    async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted) -> Result<OfStores> {
-        let mut found = OfStores::new();
+    async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<OfStores> {
+        let mut found = OfStores::default();
         let columns = ["store_id", "item_id", "date_time", "quantity"];
         let mut batches = std::pin::pin!(self.counts.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
@@ -135,7 +155,7 @@ impl IdentityReader {
             let (at, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?);
             for row in 0..batch.num_rows() {
                 let identity = count_identity(item_ids[row], at[row], quantities[row]);
-                found.entry(store_ids[row]).or_default().push(identity);
+                found.add(sought, store_ids[row], identity);
             }
         }
         Ok(found)
@@ -182,14 +202,15 @@ mod tests {
 
         let (lookup, requests) = IdentityLookup::new(presence);
         let (_publish, files) = watch::channel(Arc::new(silver));
-        let reader = IdentityReader { changes: lines, counts: counted, files };
+        let stats = Arc::new(HubStats::default());
+        let reader = IdentityReader { changes: lines, counts: counted, stats: stats.clone(), files };
         let reader = tokio::spawn(reader.run(requests));
         let asked = [(1, FIRST), (2, FIRST), (2, FIRST + 1), (9, FIRST), (2, FIRST + 7)];
         let asked_all = asked.map(|(store, day)| {
             let lookup = lookup.clone();
             async move {
-                let mut lines = lookup.load(Kind::Lines, store, day).await.unwrap();
-                let mut counts = lookup.load(Kind::Counts, store, day).await.unwrap();
+                let mut lines = lookup.load(Kind::Lines, store, day, None).await.unwrap();
+                let mut counts = lookup.load(Kind::Counts, store, day, None).await.unwrap();
                 lines.sort_unstable();
                 counts.sort_unstable();
                 (lines, counts)
@@ -208,6 +229,18 @@ mod tests {
         assert_eq!(told[2], (lines, on(NEW_YEAR + DAY)));
         assert_eq!(told[3], (Vec::new(), Vec::new()), "a store without rows");
         assert_eq!(told[4], (Vec::new(), Vec::new()), "a day without rows");
+        // Some of them, while another store asks for all of that day.
+        let (line, count) = (line_identity("t1", 10), count_identity(10, NEW_YEAR + 1, 1));
+        let wanted = |one: Identity| Some([one, 4, 5].into_iter().collect());
+        let (two, all, counted, other_day) = futures::join!(
+            lookup.load(Kind::Lines, 2, FIRST, wanted(line)),
+            lookup.load(Kind::Lines, 3, FIRST, None),
+            lookup.load(Kind::Counts, 2, FIRST, wanted(count)),
+            lookup.load(Kind::Counts, 2, FIRST + 1, wanted(count)),
+        );
+        assert_eq!((two.unwrap(), all.unwrap().len()), (vec![line], 3));
+        assert_eq!((counted.unwrap(), other_day.unwrap()), (vec![count], Vec::new()));
+        assert_eq!(stats.identity_lookups.load(Relaxed), 14);
         drop(lookup);
         reader.await.unwrap();
     }

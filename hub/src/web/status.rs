@@ -112,7 +112,7 @@ pub(super) struct PipelineStatus {
     live_items: usize,
     /// Items whose state is in memory.
     tracked_items: usize,
-    /// Identities of taken events in memory.
+    /// Identities of taken events in memory; what is kept in filters, by its room.
     identities: usize,
     /// Seconds since the hub started.
     uptime_seconds: f64,
@@ -147,6 +147,8 @@ pub(super) struct Counters {
     gold_rows: u64,
     /// Items that were summed anew from silver.
     recounts: u64,
+    /// Times that a store asked silver what it has taken on a day.
+    identity_lookups: u64,
     /// Commits that were tried again.
     commit_retries: u64,
     /// Times that the pipeline was built anew from the lake.
@@ -204,6 +206,7 @@ impl Web {
                 gold_commits: read(&stats.gold_commits),
                 gold_rows: read(&stats.gold_rows),
                 recounts: read(&stats.recounts),
+                identity_lookups: read(&stats.identity_lookups),
                 commit_retries: read(&stats.commit_retries),
                 pipeline_restarts: read(&stats.pipeline_restarts),
             },

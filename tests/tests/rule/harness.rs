@@ -163,6 +163,12 @@ impl Harness {
         life.pipeline.directory.shared().identities.load(Relaxed)
     }
 
+    /// How often stores asked silver what they had taken.
+    pub fn identity_lookups(&self) -> u64 {
+        let life = self.life.as_ref().expect("the hub lives");
+        life.around.stats.identity_lookups.load(Relaxed)
+    }
+
     /// Waits until everything that was taken is in gold.
     pub async fn gold_cut(&self) {
         let life = self.life.as_ref().expect("the hub lives");

@@ -1,0 +1,89 @@
+//! A set of identities in an eighth of their room, which answers "surely not" or "perhaps". Pure.
+//!
+//! A scalable Bloom filter (Almeida et al., 2007): when its last layer is full, one more is laid over it, as large as all before
+//! together.
+
+use super::seen::Identity;
+use fastbloom::BloomFilter;
+
+/// How often a layer says "perhaps" of what it does not hold. Each such answer costs a look into silver, of whatever size the
+/// day is there; a tenth of this would cost 5 bits more for each identity.
+const FALSE_POSITIVES: f64 = 1e-6;
+
+#[derive(Debug)]
+struct Layer {
+    filter: BloomFilter,
+    /// How many more it can hold.
+    room: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ScalableFilter {
+    layers: Vec<Layer>,
+    held: usize,
+}
+
+impl ScalableFilter {
+    /// Takes these in.
+    pub fn extend(&mut self, identities: &[Identity]) {
+        for (taken, identity) in identities.iter().enumerate() {
+            if self.may_hold(*identity) {
+                continue;
+            }
+            if self.layers.last().is_none_or(|layer| layer.room == 0) {
+                let room = self.held.max(identities.len() - taken);
+                let filter = BloomFilter::with_false_pos(FALSE_POSITIVES).expected_items(room);
+                self.layers.push(Layer { filter, room });
+            }
+            let layer = self.layers.last_mut().expect("there is one now");
+            layer.filter.insert(identity);
+            layer.room -= 1;
+            self.held += 1;
+        }
+    }
+
+    /// Whether it may have taken this in. `false` is certain.
+    pub fn may_hold(&self, identity: Identity) -> bool {
+        self.layers.iter().any(|layer| layer.filter.contains(&identity))
+    }
+
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(|layer| size_of::<Layer>() + layer.filter.num_bits() / 8).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::{count_identity, line_identity};
+
+    #[test]
+    fn what_it_took_in_it_may_hold_and_hardly_anything_else() {
+        let mut filter = ScalableFilter::default();
+        assert!(!filter.may_hold(1));
+        let line = |n: i32| line_identity(&format!("t{n}"), n % 7);
+        let count = |n: i32| count_identity(n % 1_000, 1_609_459_200_000_000 + i64::from(n), n % 3);
+        for part in 0..20 {
+            let more: Vec<Identity> = (part * 1_000..(part + 1) * 1_000).flat_map(|n| [line(n), count(n)]).collect();
+            filter.extend(&more);
+        }
+        filter.extend(&[line(3), count(3)]);
+        assert_eq!(filter.held, 40_000, "what it took in twice takes no room");
+        assert!((0..20_000).all(|n| filter.may_hold(line(n)) && filter.may_hold(count(n))));
+        let others = (20_000..120_000).filter(|&n| filter.may_hold(line(n)) || filter.may_hold(count(n))).count();
+        assert!(others <= 20, "it says \"perhaps\" of {others} that it never took in");
+        assert!(filter.layers.len() <= 6 && filter.bytes() < 40_000 * 8, "{} bytes", filter.bytes());
+    }
+
+    #[test]
+    fn a_few_take_little() {
+        let mut filter = ScalableFilter::default();
+        for n in 0..50 {
+            filter.extend(&[n]);
+        }
+        assert!((0..50).all(|n| filter.may_hold(n)));
+        assert!(filter.layers.len() <= 7 && filter.bytes() <= 50 * 32, "{} bytes", filter.bytes());
+    }
+}
