@@ -126,6 +126,7 @@ impl Life {
         let reader = IdentityReader {
             changes: Table::open(&around.lake, TableName::InventoryChange).await?,
             counts: Table::open(&around.lake, TableName::InventorySnapshot).await?,
+            most_held: habits.limits.identities / 4,
             stats: Arc::clone(&around.stats),
             files: live_files,
         };

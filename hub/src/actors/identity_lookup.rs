@@ -4,6 +4,7 @@
 //! memory. Read is a day that silver had rows of, and one that the store has forgotten for want of memory. Of a day that the
 //! store has [filtered](super::seen) it asks by name for what is in doubt.
 
+use super::scalable_filter::ScalableFilter;
 use super::seen::Identity;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ pub enum Kind {
     Counts,
 }
 
-/// A store asks for one day, or for some identities of it.
+/// A store asks for one day, or which identities of it silver holds.
 #[derive(Debug)]
 pub struct DayRequest {
     /// Which table.
@@ -30,10 +31,35 @@ pub struct DayRequest {
     pub store_id: i32,
     /// Days since 1970.
     pub day: i32,
-    /// Which ones, if not all.
-    pub wanted: Option<HashSet<Identity>>,
-    /// Where the identities go. Dropped without an answer, if the lake cannot be read for good.
-    pub reply: oneshot::Sender<Vec<Identity>>,
+    /// What it asks.
+    pub question: Question,
+    /// Where the answer goes. Dropped without one, if the lake cannot be read for good.
+    pub reply: oneshot::Sender<Found>,
+}
+
+/// What a store wants to know of a day.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// Identities that it has to judge now.
+    pub named: HashSet<Identity>,
+    /// Whether it wants to know of all others, too.
+    pub whole_day: bool,
+}
+
+/// What silver holds of a store and day.
+#[derive(Debug)]
+pub enum Found {
+    /// Of the named ones, these.
+    Named(Vec<Identity>),
+    /// All of these, and nothing else.
+    Day(Vec<Identity>),
+    /// More than should be in memory as they are.
+    LargeDay {
+        /// All of them.
+        filter: ScalableFilter,
+        /// Of the named ones, these.
+        named: Vec<Identity>,
+    },
 }
 
 /// Requests that may wait.
@@ -63,16 +89,10 @@ impl IdentityLookup {
         self.presence.add(kind, store_id, day);
     }
 
-    /// Which identities silver holds of one day of one store, or which of the `wanted` ones. `None` when the hub stops.
-    pub async fn load(
-        &self,
-        kind: Kind,
-        store_id: i32,
-        day: i32,
-        wanted: Option<HashSet<Identity>>,
-    ) -> Option<Vec<Identity>> {
+    /// Asks silver about one day of one store. `None` when the hub stops.
+    pub async fn load(&self, kind: Kind, store_id: i32, day: i32, question: Question) -> Option<Found> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(DayRequest { kind, store_id, day, wanted, reply }).await.ok()?;
+        self.requests.send(DayRequest { kind, store_id, day, question, reply }).await.ok()?;
         answer.await.ok()
     }
 }

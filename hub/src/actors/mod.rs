@@ -13,9 +13,10 @@ mod threads;
 mod views;
 
 pub use directory::Directory;
-pub use identity_lookup::{DayRequest, IdentityLookup, Kind, Presence};
+pub use identity_lookup::{DayRequest, Found, IdentityLookup, Kind, Presence, Question};
 pub use item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 pub use limits::ActorLimits;
+pub use scalable_filter::ScalableFilter;
 pub use seen::{Identity, count_identity, line_identity};
 pub use store_actor::{
     Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,

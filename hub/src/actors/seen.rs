@@ -1,21 +1,20 @@
 //! What a store has already taken: identities of transaction lines and counts. Pure.
 //!
 //! An identity does not depend on the day that an event bears: a line that comes again under another date is the same line,
-//! as long as the day of the first is in memory. A day is in one of three states:
+//! as long as the day of the first is in memory, whole. A day is in one of three states:
 //!
 //! - *whole*: every identity that silver holds for it, and every one taken since, is in memory;
 //! - *filtered*: those in silver are in a filter only. Of what the filter surely does not hold nobody needs to ask; the rest is
 //!   *in doubt*, and silver has to be asked for it, by name, before it may be judged;
 //! - *unknown*: all of it has to be loaded before an event of that day may be judged.
 //!
-//! Memory is bounded by filtering days, the least recently used first, then by forgetting them. What is not in silver yet stays
-//! in any case. The day that was used last is never forgotten: a day that outgrows its room is one that is written now, and
-//! to load it after each cut would take longer and longer.
+//! Memory is bounded by filtering days, the least recently used first, and if that is not enough, by forgetting them. What is not
+//! in silver yet stays in any case. A day in use is never forgotten: one that outgrows its room is written now, and to load it
+//! after each cut would take longer and longer.
 
 use super::scalable_filter::ScalableFilter;
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use std::collections::BTreeMap;
+use hashbrown::{HashMap, HashSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// An identity within a store. 128 bits: of a line, a hash; of a count, the thing itself.
@@ -47,6 +46,10 @@ fn whole(halves: Halves) -> Identity {
 
 /// What an identity takes in memory, about.
 const IDENTITY_BYTES: usize = 32;
+/// So few take less as they are.
+const LEAST_FILTERED: usize = 16;
+/// A day is in use for so many cuts after it was used.
+const IN_USE: u32 = 2;
 
 /// Where an identity is from.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +81,9 @@ struct Day {
     on_the_way: Vec<(u32, usize)>,
     /// Identities in silver under this day that were first known under another.
     elsewhere: Vec<Halves>,
+    /// When it was used last, by the store's own clock and by its cuts.
     used: u64,
+    used_before: u32,
 }
 
 impl Day {
@@ -89,6 +94,12 @@ impl Day {
 
     fn is_known(&self) -> bool {
         !matches!(self.known, Known::Unknown)
+    }
+
+    fn put_into_filter(&mut self, identity: Halves) {
+        if let Known::Filtered(filter) = &mut self.known {
+            filter.insert(whole(identity));
+        }
     }
 
     /// What its filter takes, in identities.
@@ -136,10 +147,30 @@ impl Seen {
         }
     }
 
+    /// How many a filtered day holds, about.
+    pub fn filtered(&self, day: i32) -> usize {
+        match self.days.get(&day).map(|entry| &entry.known) {
+            Some(Known::Filtered(filter)) => filter.len(),
+            _ => 0,
+        }
+    }
+
     /// `day` becomes known: these are its identities in silver.
     pub fn load(&mut self, day: i32, identities: impl IntoIterator<Item = Identity>) {
-        self.days.entry(day).or_default().known = Known::Whole;
+        self.become_known(day, Known::Whole);
         self.found(day, identities);
+    }
+
+    /// `day` becomes known: its identities in silver are in `filter`.
+    pub fn load_filtered(&mut self, day: i32, filter: ScalableFilter) {
+        self.become_known(day, Known::Filtered(filter));
+    }
+
+    fn become_known(&mut self, day: i32, known: Known) {
+        let entry = self.days.entry(day).or_default();
+        self.filters -= entry.filter();
+        entry.known = known;
+        self.filters += entry.filter();
     }
 
     /// These are in silver under `day`.
@@ -167,7 +198,7 @@ impl Seen {
     pub fn take(&mut self, day: i32, identity: Identity) -> bool {
         self.clock += 1;
         let entry = self.days.get_mut(&day).filter(|entry| entry.is_known()).expect("the day was loaded before");
-        entry.used = self.clock;
+        (entry.used, entry.used_before) = (self.clock, self.cuts + 1);
         let Entry::Vacant(vacant) = self.identities.entry(halves(identity)) else { return false };
         let carried_by = self.cuts + 1;
         vacant.insert(Origin { day, carried_by });
@@ -199,71 +230,79 @@ impl Seen {
         self.identities.len() + self.elsewhere + self.filters
     }
 
-    /// Filters least recently used days, and then forgets such, until about `cap` identities are left, or only the filter of
-    /// the day used last and what is not in silver yet. Returns the days that were forgotten: they have to be loaded again.
-    pub fn shrink(&mut self, cap: usize) -> Vec<i32> {
-        if self.len() <= cap {
-            return Vec::new();
+    /// Filters days, the least recently used first, until about `cap` identities are left.
+    pub fn filter(&mut self, cap: usize) {
+        let (mut left, mut leaving) = (self.len(), HashSet::new());
+        for day in self.least_recently_used() {
+            let entry = self.days.get_mut(&day).expect("it was listed");
+            let going = entry.may_go();
+            if left <= cap || going == 0 || (going < LEAST_FILTERED && matches!(entry.known, Known::Whole)) {
+                continue;
+            }
+            if matches!(entry.known, Known::Whole) {
+                entry.known = Known::Filtered(ScalableFilter::default());
+            }
+            self.filters -= entry.filter();
+            if let Known::Filtered(filter) = &mut entry.known {
+                filter.reserve(going);
+                left += going / 4; // as much as a layer that is twice as large as it needs to be
+            }
+            left -= going;
+            leaving.insert(day);
         }
-        // What is left of days that went before goes first.
+        self.leave(&leaving);
+        self.filters += leaving.iter().filter_map(|day| self.days.get(day)).map(Day::filter).sum::<usize>();
+    }
+
+    /// Forgets days that were not used since the cut before the last, the least recently used first, until `cap` identities are
+    /// left. Returns which: they have to be loaded again.
+    pub fn forget(&mut self, cap: usize) -> Vec<i32> {
+        let (mut left, mut leaving) = (self.len(), HashSet::new());
+        for day in self.least_recently_used() {
+            let entry = self.days.get_mut(&day).expect("it was listed");
+            let (filter, going) = (entry.filter(), entry.may_go());
+            if left <= cap || filter + going == 0 || entry.used_before + IN_USE > self.cuts || !entry.is_known() {
+                continue;
+            }
+            left -= filter + going;
+            self.filters -= filter;
+            entry.known = Known::Unknown;
+            leaving.insert(day);
+        }
+        self.leave(&leaving);
+        leaving.into_iter().collect()
+    }
+
+    /// What is left of days that were forgotten comes first.
+    fn least_recently_used(&self) -> Vec<i32> {
         let mut order: Vec<(bool, u64, i32)> =
             self.days.iter().map(|(&day, entry)| (entry.is_known(), entry.used, day)).collect();
         order.sort_unstable();
-        self.filter_days(&order, cap);
-        let mut forgotten = Vec::new();
-        for &(_, _, day) in &order[..order.len().saturating_sub(1)] {
-            let entry = self.days.get_mut(&day).expect("it was listed");
-            let filter = entry.filter();
-            if self.identities.len() + self.elsewhere + self.filters > cap && filter > 0 {
-                self.filters -= filter;
-                entry.known = Known::Unknown;
-                forgotten.push(day);
-            }
-        }
-        self.days.retain(|_, entry| entry.is_known() || entry.may_go() > 0 || !entry.on_the_way.is_empty());
-        self.identities.shrink_to_fit();
-        forgotten
+        order.into_iter().map(|(_, _, day)| day).collect()
     }
 
-    /// Puts what silver holds of these days into their filters, one day after the other until `cap` is reached.
-    fn filter_days(&mut self, order: &[(bool, u64, i32)], cap: usize) {
-        let mut left = self.len();
-        let mut leaving: BTreeMap<i32, Vec<Identity>> = BTreeMap::new();
-        for &(_, _, day) in order {
-            let entry = self.days.get_mut(&day).expect("it was listed");
-            if left <= cap || entry.may_go() == 0 {
-                continue;
-            }
-            left -= entry.may_go() - entry.may_go() / 4; // a filter that has doubled takes so much
-            entry.durable = 0;
-            let elsewhere = std::mem::take(&mut entry.elsewhere);
-            self.elsewhere -= elsewhere.len();
-            leaving.insert(day, elsewhere.into_iter().map(whole).collect());
-        }
+    /// What silver holds of these days leaves memory, into the filter of a day that has one.
+    fn leave(&mut self, leaving: &HashSet<i32>) {
         if leaving.is_empty() {
             return;
         }
-        self.identities.retain(|&identity, origin| match leaving.get_mut(&origin.day) {
-            Some(leaving) if origin.carried_by <= self.durable_cuts => {
-                leaving.push(whole(identity));
-                false
+        for day in leaving {
+            let entry = self.days.get_mut(day).expect("it was listed");
+            entry.durable = 0;
+            self.elsewhere -= entry.elsewhere.len();
+            for identity in std::mem::take(&mut entry.elsewhere) {
+                entry.put_into_filter(identity);
             }
-            _ => true,
-        });
-        for (day, identities) in leaving {
-            let entry = self.days.get_mut(&day).expect("it was listed");
-            self.filters -= entry.filter();
-            match &mut entry.known {
-                Known::Unknown => {}
-                Known::Filtered(filter) => filter.extend(&identities),
-                known @ Known::Whole => {
-                    let mut filter = ScalableFilter::default();
-                    filter.extend(&identities);
-                    *known = Known::Filtered(filter);
-                }
-            }
-            self.filters += entry.filter();
         }
+        let (days, durable_cuts) = (&mut self.days, self.durable_cuts);
+        self.identities.retain(|&identity, origin| {
+            let stays = origin.carried_by > durable_cuts || !leaving.contains(&origin.day);
+            if !stays {
+                days.get_mut(&origin.day).expect("it was listed").put_into_filter(identity);
+            }
+            stays
+        });
+        self.days.retain(|_, entry| entry.is_known() || entry.may_go() > 0 || !entry.on_the_way.is_empty());
         // What went may stand under another day, too, that stays.
         for (&day, entry) in &mut self.days {
             let before = entry.elsewhere.len();
@@ -277,12 +316,14 @@ impl Seen {
             });
             self.elsewhere -= before - entry.elsewhere.len();
         }
+        self.identities.shrink_to_fit();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_identity_is_taken_once() {
@@ -321,11 +362,11 @@ mod tests {
         seen.load(2, []);
         assert!(seen.take(1, line));
         assert!(!seen.take(2, line));
-        seen.cut(1, 0);
-        seen.shrink(0);
-        assert!(!seen.take(2, line), "it is not in silver yet");
-        seen.cut(2, 1);
-        assert_eq!(seen.shrink(0), [1]);
+        for (number, durable) in [(1, 0), (2, 1), (3, 2)] {
+            assert!(seen.forget(0).is_empty() && !seen.take(2, line), "it is not in silver yet, or its day in use");
+            seen.cut(number, durable);
+        }
+        assert_eq!(seen.forget(0), [1]);
         assert!(seen.take(2, line), "the first is no longer in memory");
         seen = Seen::default();
         // Both days hold it in silver, one is filtered: the other still knows.
@@ -335,7 +376,8 @@ mod tests {
         seen.load(3, (0..9).map(|item| count_identity(item, 0, 0)));
         seen.take(3, count_identity(0, 0, 0));
         assert_eq!(seen.len(), 11, "the line under its second day takes room, too");
-        seen.filter_days(&[(true, 0, 1)], 10);
+        seen.days.get_mut(&1).unwrap().known = Known::Filtered(ScalableFilter::default());
+        seen.leave(&HashSet::from([1]));
         assert!(!seen.in_doubt(2, line) && !seen.take(2, line));
         assert!(!seen.in_doubt(1, line) && !seen.take(1, line), "the second day's memory tells");
     }
@@ -351,21 +393,50 @@ mod tests {
             }
             seen.cut(day as u64, day as u64 - 1);
         }
-        assert!(seen.shrink(300).is_empty());
+        seen.filter(300);
+        assert_eq!(seen.filters, 0);
         seen.take(1, identity(1, 0)); // a repeat: used, but nothing new for silver
-        assert!(seen.shrink(230).is_empty());
-        let exact = |seen: &Seen, day| {
-            (0..100).filter(|&item| seen.identities.contains_key(&halves(identity(day, item)))).count()
+        seen.filter(230);
+        let exact = |seen: &Seen| {
+            let exact = |day| (0..100).filter(|&n| seen.identities.contains_key(&halves(identity(day, n)))).count();
+            [1, 2, 3].map(exact)
         };
-        assert_eq!([1, 2, 3].map(|day| exact(&seen, day)), [100, 0, 100], "day 2 was used longest ago");
+        assert_eq!(exact(&seen), [100, 0, 100], "day 2 was used longest ago");
         assert!((0..100).all(|item| seen.in_doubt(2, identity(2, item))));
-        assert!((100..200).all(|item| !seen.in_doubt(2, identity(2, item))));
-        assert_eq!(seen.shrink(0), [2], "the filter of the day used last stays, and what is not in silver");
-        assert_eq!([1, 2, 3].map(|day| exact(&seen, day)), [0, 0, 100]);
-        assert!(seen.knows(1) && !seen.knows(2) && seen.knows(3) && seen.len() <= 130, "{}", seen.len());
+        assert!((100..200).filter(|&item| seen.in_doubt(2, identity(2, item))).count() <= 2);
+        seen.filter(0);
+        assert_eq!(exact(&seen), [0, 0, 100], "day 3 is not in silver");
         let silver: Vec<Identity> = (0..100).flat_map(|item| [identity(1, item), identity(2, item)]).collect();
-        assert!(!judged(&mut seen, &silver, 1, identity(1, 4)) && !judged(&mut seen, &silver, 2, identity(2, 4)));
-        assert!(judged(&mut seen, &silver, 2, identity(2, 104)));
+        assert!(!judged(&mut seen, &silver, 2, identity(2, 4)) && judged(&mut seen, &silver, 2, identity(2, 104)));
+    }
+
+    #[test]
+    fn days_in_use_are_not_forgotten_however_large_they_are() {
+        let identity = |day: i32, n: i32| count_identity(n, day.into(), 0);
+        let mut seen = Seen::default();
+        seen.load(1, (0..5).map(|n| identity(1, n)));
+        for cut in 0..10_i32 {
+            for day in [2, 3] {
+                assert!(seen.knows(day) == (cut > 0), "day {day} at cut {cut}");
+                if cut == 0 {
+                    seen.load(day, []);
+                }
+                assert!((0..100).all(|n| judged(&mut seen, &[], day, identity(day, cut * 100 + n))));
+            }
+            seen.cut(cut as u64 + 1, cut as u64);
+            seen.filter(0);
+            // The small one was never used, and goes as it is.
+            assert_eq!(seen.forget(0), if cut == 1 { vec![1] } else { vec![] }, "at cut {cut}");
+        }
+        // It falls asleep.
+        for cut in 10..12 {
+            seen.cut(cut + 1, cut);
+            seen.filter(0);
+            let mut forgotten = seen.forget(0);
+            forgotten.sort_unstable();
+            assert_eq!(forgotten, if cut == 11 { vec![2, 3] } else { vec![] });
+        }
+        assert!(seen.len() == 0 && seen.days.is_empty(), "{seen:?}");
     }
 
     #[test]
@@ -374,48 +445,113 @@ mod tests {
         let mut seen = Seen::default();
         let mut silver = Vec::new();
         seen.load(1, []);
+        let mut in_vain = 0;
         for cut in 0..20_i32 {
-            let asked = (0..(cut + 1) * 100).filter(|&n| {
-                let in_doubt = seen.in_doubt(1, identity(n));
+            for n in 0..(cut + 1) * 100 {
+                in_vain += i32::from(n >= cut * 100 && seen.in_doubt(1, identity(n)));
                 assert_eq!(judged(&mut seen, &silver, 1, identity(n)), n >= cut * 100, "{n} at cut {cut}");
-                in_doubt
-            });
-            let asked = asked.count() as i32;
-            assert!(asked <= cut * 100 + 1, "cut {cut}: {asked} were in doubt, of {} that are in silver", cut * 100);
+            }
             // The one before is in silver now, and this one on its way.
             seen.cut(cut as u64 + 1, cut as u64);
-            assert_eq!(seen.shrink(150), [0; 0]);
+            seen.filter(150);
             let bound = 150.max(100 + (cut + 1) as usize * 100 / 4 + 20);
             assert!(seen.len() <= bound, "{} are left after cut {cut}", seen.len());
             silver.extend((cut * 100..(cut + 1) * 100).map(identity));
         }
-        seen.load(2, []);
-        seen.take(2, identity(0));
-        seen.cut(21, 20);
-        assert_eq!(seen.shrink(0), [1]);
-        assert_eq!(seen.shrink(0), [0; 0]);
-        assert!(!seen.knows(1) && seen.knows(2) && seen.filters == 0);
-        seen.cut(22, 21);
-        seen.shrink(0);
-        assert!(seen.identities.is_empty() && seen.len() <= 8 && seen.days.len() == 1, "{seen:?}");
+        assert!(in_vain <= 2, "{in_vain} of 2,000 that are new were in doubt");
+        assert!((1_890..=1_900).contains(&seen.filtered(1)), "{}", seen.filtered(1));
+        seen.load(1, silver.iter().copied());
+        assert!(!seen.is_filtered(1) && seen.filters == 0 && seen.len() == 2_000);
     }
 
     #[test]
     fn nothing_goes_while_cuts_are_under_way() {
         let mut seen = Seen::default();
+        let identity = |n: i32| count_identity(n, 1, 0);
         seen.load(1, []);
-        for number in 1..=3 {
-            assert!(seen.take(1, count_identity(number, 1, 0)));
+        for number in 1..=30 {
+            assert!(seen.take(1, identity(number)));
             seen.cut(number as u64 * 5, 0);
         }
         let exact = |seen: &mut Seen| {
-            seen.shrink(0);
-            (1..=3).filter(|&number| seen.identities.contains_key(&halves(count_identity(number, 1, 0)))).count()
+            seen.filter(0);
+            (1..=30).filter(|&number| seen.identities.contains_key(&halves(identity(number)))).count()
         };
-        assert_eq!(exact(&mut seen), 3);
-        seen.cut(20, 14); // the one before may be under way
-        assert_eq!(exact(&mut seen), 3);
-        seen.cut(25, 20);
+        assert_eq!(exact(&mut seen), 30);
+        seen.cut(200, 14); // those before may be under way
+        assert_eq!(exact(&mut seen), 30);
+        seen.cut(205, 200);
         assert_eq!(exact(&mut seen), 0);
+    }
+
+    /// Everything that can happen to it, with a silver that takes each cut in one, two or three cuts' time.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Event { day: i32, n: i32 },
+        Cut { lag: u64 },
+        Filter { cap: usize },
+        Forget { cap: usize },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            12 => (1..4, 0..60).prop_map(|(day, n)| Op::Event { day, n }),
+            3 => (0..3_u64).prop_map(|lag| Op::Cut { lag }),
+            2 => (0..40_usize).prop_map(|cap| Op::Filter { cap }),
+            2 => (0..40_usize).prop_map(|cap| Op::Forget { cap }),
+        ]
+    }
+
+    /// What is counted, counted anew.
+    fn check_sums(seen: &Seen) {
+        for (&day, entry) in &seen.days {
+            let of_day = || seen.identities.values().filter(|origin| origin.day == day);
+            let waiting: usize = entry.on_the_way.iter().map(|&(_, count)| count).sum();
+            assert_eq!((entry.durable, waiting), {
+                let waits = of_day().filter(|origin| origin.carried_by > seen.durable_cuts).count();
+                (of_day().count() - waits, waits)
+            });
+        }
+        assert!(seen.identities.values().all(|origin| seen.days.contains_key(&origin.day)));
+        assert_eq!(seen.elsewhere, seen.days.values().map(|entry| entry.elsewhere.len()).sum::<usize>());
+        assert_eq!(seen.filters, seen.days.values().map(Day::filter).sum::<usize>());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_filtered_and_forgotten_a_days_identities_are_taken_once(
+            ops in proptest::collection::vec(op(), 1..300),
+        ) {
+            let mut seen = Seen::default();
+            // By day: what was taken, and in which cut.
+            let mut taken: HashMap<i32, Vec<(Identity, u64)>> = HashMap::new();
+            let mut anywhere = HashSet::new();
+            let (mut number, mut durable) = (1, 0);
+            for op in ops {
+                match op {
+                    Op::Event { day, n } => {
+                        let identity = count_identity(n, 0, 0);
+                        let of_day = taken.entry(day).or_default();
+                        let silver: Vec<Identity> =
+                            of_day.iter().filter(|(_, cut)| *cut <= durable).map(|(identity, _)| *identity).collect();
+                        let new = judged(&mut seen, &silver, day, identity);
+                        prop_assert!(!new || of_day.iter().all(|(known, _)| *known != identity), "taken twice");
+                        prop_assert!(new || anywhere.contains(&identity), "lost");
+                        if new {
+                            of_day.push((identity, number));
+                            anywhere.insert(identity);
+                        }
+                    }
+                    Op::Cut { lag } => {
+                        durable = durable.max((number - 1).saturating_sub(lag));
+                        seen.cut(number, durable);
+                        number += 1;
+                    }
+                    Op::Filter { cap } => seen.filter(cap),
+                    Op::Forget { cap } => drop(seen.forget(cap)),
+                }
+                check_sums(&seen);
+            }
+        }
     }
 }

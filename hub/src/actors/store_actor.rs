@@ -8,7 +8,7 @@
 //! - Memory is bounded: live items and remembered identities have caps over all stores, rows that await a commit are counted
 //!   by whoever sends them (see gateway/intake.rs).
 
-use super::identity_lookup::{IdentityLookup, Kind};
+use super::identity_lookup::{Found, IdentityLookup, Kind, Question};
 use super::item_actor::{Apply, CurrentInventory, ItemActor};
 use super::item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use super::limits::ActorLimits;
@@ -18,7 +18,6 @@ use super::views::{ItemUpdate, ItemView, StoreSummary};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use actix::prelude::*;
-use hashbrown::HashSet;
 use onhand_common::{Event, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,9 +29,8 @@ use tokio::sync::broadcast;
 const MAILBOX: usize = 64;
 /// How often idle items are looked for.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
-
-/// Days of which silver is asked, and for which identities: `None`, all.
-type Questions = BTreeMap<(Kind, i32), Option<HashSet<Identity>>>;
+/// So many identities of a batch in doubt are not there by chance.
+const MANY: usize = 64;
 
 /// What all stores of a process share.
 pub struct StoreShared {
@@ -61,6 +59,11 @@ impl StoreShared {
             identities: AtomicUsize::new(0),
             tracked_items: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether all stores together remember more than they may.
+    pub fn too_many_identities(&self) -> bool {
+        self.identities.load(Relaxed) > self.limits.identities
     }
 }
 
@@ -124,9 +127,9 @@ impl StoreActor {
         }
     }
 
-    /// What silver has to be asked for before these events can be judged: whole days, or of a day some identities.
-    fn questions(&mut self, events: &[(Seq, Event)]) -> Questions {
-        let mut questions = Questions::new();
+    /// What silver has to be asked before these events can be judged.
+    fn questions(&mut self, events: &[(Seq, Event)]) -> BTreeMap<(Kind, i32), Question> {
+        let mut questions: BTreeMap<(Kind, i32), Question> = BTreeMap::new();
         for (_, event) in events {
             let (kind, day) = match event {
                 Event::Transaction(t) => (Kind::Lines, t.date_time.day()),
@@ -134,18 +137,24 @@ impl StoreActor {
             };
             let seen = self.seen(kind);
             if seen.is_filtered(day) {
-                let in_doubt: Vec<Identity> = identities(event).filter(|&one| seen.in_doubt(day, one)).collect();
-                if !in_doubt.is_empty() {
-                    let wanted = questions.entry((kind, day)).or_insert_with(|| Some(HashSet::new()));
-                    wanted.as_mut().expect("the day is known").extend(in_doubt);
+                let mut in_doubt = identities(event).filter(|&identity| seen.in_doubt(day, identity)).peekable();
+                if in_doubt.peek().is_some() {
+                    questions.entry((kind, day)).or_default().named.extend(in_doubt);
                 }
             } else if !seen.knows(day) {
                 if self.shared.lookup.surely_empty(kind, self.store_id, day) {
                     self.seen(kind).load(day, []);
                 } else {
-                    questions.insert((kind, day), None);
+                    let question = questions.entry((kind, day)).or_default();
+                    question.whole_day = true;
+                    question.named.extend(identities(event));
                 }
             }
+        }
+        let room = self.shared.limits.identities.saturating_sub(self.shared.identities.load(Relaxed));
+        for (&(kind, day), question) in &mut questions {
+            // Old events come again: more of that day will follow.
+            question.whole_day |= question.named.len() >= MANY && self.seen(kind).filtered(day) <= room;
         }
         questions
     }
@@ -303,17 +312,24 @@ impl StoreActor {
         self.identities_reported = now;
     }
 
+    /// Makes room while all stores together have too much: this one gives half, by filtering what it can, and if that is not
+    /// enough for all, by forgetting what it does not use.
     fn shrink_identities(&mut self) {
-        if self.shared.identities.load(Relaxed) <= self.shared.limits.identities {
-            return;
+        let kinds = [Kind::Lines, Kind::Counts];
+        let least = self.shared.limits.identities_of_a_store();
+        let caps = kinds.map(|kind| (self.seen(kind).len() / 2).max(least));
+        if self.shared.too_many_identities() {
+            kinds.into_iter().zip(caps).for_each(|(kind, cap)| self.seen(kind).filter(cap));
+            self.report_identities();
         }
-        for kind in [Kind::Lines, Kind::Counts] {
-            let cap = (self.seen(kind).len() / 2).max(self.shared.limits.identities_of_a_store());
-            for day in self.seen(kind).shrink(cap) {
-                self.shared.lookup.forgotten(kind, self.store_id, day);
+        if self.shared.too_many_identities() {
+            for (kind, cap) in kinds.into_iter().zip(caps) {
+                for day in self.seen(kind).forget(cap) {
+                    self.shared.lookup.forgotten(kind, self.store_id, day);
+                }
             }
+            self.report_identities();
         }
-        self.report_identities();
     }
 
     fn gold_rows(&mut self, cut: &mut StoreCut) {
@@ -417,10 +433,9 @@ impl Handler<TakeEvents> for StoreActor {
         let unavailable = move |reason: String| StoreUnavailable { store_id, reason };
         let load = async move {
             let mut answers = Vec::with_capacity(questions.len());
-            for ((kind, day), wanted) in questions {
-                let whole = wanted.is_none();
-                match lookup.load(kind, store_id, day, wanted).await {
-                    Some(identities) => answers.push((kind, day, whole, identities)),
+            for ((kind, day), question) in questions {
+                match lookup.load(kind, store_id, day, question).await {
+                    Some(found) => answers.push((kind, day, found)),
                     None => return Err(unavailable("the lake's lookup has ended".to_owned())),
                 }
             }
@@ -429,10 +444,15 @@ impl Handler<TakeEvents> for StoreActor {
         AtomicResponse::new(Box::pin(load.into_actor(self).then(move |loaded, store, _| {
             let (sent, taken) = match loaded {
                 Ok(answers) => {
-                    for (kind, day, whole, identities) in answers {
-                        match whole {
-                            true => store.seen(kind).load(day, identities),
-                            false => store.seen(kind).found(day, identities),
+                    for (kind, day, found) in answers {
+                        let seen = store.seen(kind);
+                        match found {
+                            Found::Named(identities) => seen.found(day, identities),
+                            Found::Day(identities) => seen.load(day, identities),
+                            Found::LargeDay { filter, named } => {
+                                seen.load_filtered(day, filter);
+                                seen.found(day, named);
+                            }
                         }
                     }
                     let (happened, taken) = store.take(&source, events);

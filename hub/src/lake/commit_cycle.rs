@@ -313,12 +313,17 @@ impl CommitCycle {
         let duplicates_before = self.pipeline.stats.duplicates.load(Relaxed);
         let cut = self.pipeline.begin_cut();
         self.behind.extend(&cut.touched);
-        let stores: Vec<i32> =
-            if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
+        let directory = &self.pipeline.directory;
+        let stores: Vec<_> = if directory.shared().too_many_identities() {
+            directory.all() // those that sleep make room, too
+        } else {
+            let stores: Vec<i32> =
+                if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
+            stores.into_iter().filter_map(|store_id| Some((store_id, directory.get(store_id)?))).collect()
+        };
         let durable = self.pipeline.durable_cut();
         let asked: Vec<_> = stores
             .into_iter()
-            .filter_map(|store_id| Some((store_id, self.pipeline.directory.get(store_id)?)))
             .map(|(store_id, address)| async move {
                 (store_id, address.send(Cut { number: cut.number, durable, gold }).await)
             })

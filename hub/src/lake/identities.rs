@@ -1,17 +1,18 @@
 //! Answers the stores' question which identities silver holds for a day.
 //!
-//! Nothing is kept here: a look reads the rows of the stores that ask, and what it finds of what they want goes to them. Requests that
-//! wait share a look by day, and more gather while it takes place. So memory holds what [`BATCH`] requests ask for at most,
-//! however large a day or a file is, and a look costs little more than what it brings.
+//! Nothing is kept here: a look reads the rows of the stores that ask, and what it finds of what they want goes to them.
+//! Requests that wait share a look by day, and more gather while it takes place. Beyond what memory should hold, days come as
+//! filters.
 
 use super::log::{LiveFile, Table};
 use super::read::{Wanted, ints, micros, strings};
 use super::silver::day;
-use crate::actors::{DayRequest, Identity, Kind, Presence, count_identity, line_identity};
+use crate::actors::{
+    DayRequest, Found, Identity, Kind, Presence, Question, ScalableFilter, count_identity, line_identity,
+};
 use crate::stats::HubStats;
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
-use hashbrown::HashSet;
 use onhand_common::timestamp::MICROS_PER_DAY;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,23 +42,61 @@ pub struct IdentityReader {
     pub changes: Table,
     /// silver/inventory_snapshot.
     pub counts: Table,
+    /// So many identities of whole days a look holds as they are; days beyond that are filtered.
+    pub most_held: usize,
     /// Counts what is asked.
     pub stats: Arc<HubStats>,
     /// What is live now.
     pub files: watch::Receiver<Arc<SilverFiles>>,
 }
 
-/// What a look is for: by store, all or some identities.
-type Sought = HashMap<i32, Option<HashSet<Identity>>>;
+/// What a look is for, by store.
+type Sought = HashMap<i32, Question>;
 
-/// What it found.
-#[derive(Default)]
-struct OfStores(HashMap<i32, Vec<Identity>>);
+/// What a look finds of what is sought, by store.
+struct Look<'a> {
+    sought: &'a Sought,
+    found: HashMap<i32, Found>,
+    /// Identities of whole days, as they are, and how many of such there may be.
+    held: usize,
+    most_held: usize,
+}
 
-impl OfStores {
-    fn add(&mut self, sought: &Sought, store_id: i32, identity: Identity) {
-        if sought.get(&store_id).is_some_and(|wanted| wanted.as_ref().is_none_or(|wanted| wanted.contains(&identity))) {
-            self.0.entry(store_id).or_default().push(identity);
+impl<'a> Look<'a> {
+    fn begin(sought: &'a Sought, most_held: usize) -> Self {
+        let nothing = |question: &Question| match question.whole_day {
+            true => Found::Day(Vec::new()),
+            false => Found::Named(Vec::new()),
+        };
+        let found = sought.iter().map(|(&store_id, question)| (store_id, nothing(question))).collect();
+        Self { sought, found, held: 0, most_held }
+    }
+
+    fn add(&mut self, store_id: i32, identity: Identity) {
+        let (Some(question), Some(found)) = (self.sought.get(&store_id), self.found.get_mut(&store_id)) else { return };
+        let wanted = question.named.contains(&identity);
+        match found {
+            Found::Named(named) if wanted => named.push(identity),
+            Found::Named(_) => {}
+            Found::Day(identities) => {
+                identities.push(identity);
+                self.held += 1;
+                if self.held > self.most_held {
+                    self.held -= identities.len();
+                    let mut filter = ScalableFilter::default();
+                    filter.reserve(identities.len());
+                    identities.iter().for_each(|&one| filter.insert(one));
+                    identities.retain(|one| question.named.contains(one));
+                    let named = std::mem::take(identities);
+                    *found = Found::LargeDay { filter, named };
+                }
+            }
+            Found::LargeDay { filter, named } => {
+                filter.insert(identity);
+                if wanted {
+                    named.push(identity);
+                }
+            }
         }
     }
 }
@@ -93,12 +132,15 @@ impl IdentityReader {
     async fn answer(&self, mut requests: Vec<DayRequest>) {
         let (kind, day) = (requests[0].kind, requests[0].day);
         // A store asks for a day once at a time.
-        let sought: Sought = requests.iter_mut().map(|request| (request.store_id, request.wanted.take())).collect();
+        let sought: Sought =
+            requests.iter_mut().map(|request| (request.store_id, std::mem::take(&mut request.question))).collect();
         for attempt in 0..TRIES {
             match self.read(kind, day, &sought).await {
                 Ok(mut found) => {
                     for request in requests {
-                        let _ = request.reply.send(found.0.remove(&request.store_id).unwrap_or_default());
+                        if let Some(found) = found.remove(&request.store_id) {
+                            let _ = request.reply.send(found);
+                        }
                     }
                     return;
                 }
@@ -109,7 +151,7 @@ impl IdentityReader {
         // The replies are dropped: the stores give up.
     }
 
-    async fn read(&self, kind: Kind, day: i32, sought: &Sought) -> Result<OfStores> {
+    async fn read(&self, kind: Kind, day: i32, sought: &Sought) -> Result<HashMap<i32, Found>> {
         let stores = sought.keys().copied().collect();
         let files = self.files.borrow().clone();
         let of_stores = |file: &&LiveFile| {
@@ -133,21 +175,21 @@ impl IdentityReader {
         }
     }
 
-    async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<OfStores> {
-        let mut found = OfStores::default();
+    async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<HashMap<i32, Found>> {
+        let mut look = Look::begin(sought, self.most_held);
         let columns = ["store_id", "trans_id", "item_id"];
         let mut batches = std::pin::pin!(self.changes.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
             let (store_ids, trans_ids, item_ids) = (ints(&batch, 0)?, strings(&batch, 1)?, ints(&batch, 2)?);
             for row in 0..batch.num_rows() {
-                found.add(sought, store_ids[row], line_identity(trans_ids.value(row), item_ids[row]));
+                look.add(store_ids[row], line_identity(trans_ids.value(row), item_ids[row]));
             }
         }
-        Ok(found)
+        Ok(look.found)
     }
 
-    async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<OfStores> {
-        let mut found = OfStores::default();
+    async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<HashMap<i32, Found>> {
+        let mut look = Look::begin(sought, self.most_held);
         let columns = ["store_id", "item_id", "date_time", "quantity"];
         let mut batches = std::pin::pin!(self.counts.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
@@ -155,10 +197,10 @@ impl IdentityReader {
             let (at, quantities) = (micros(&batch, 2)?, ints(&batch, 3)?);
             for row in 0..batch.num_rows() {
                 let identity = count_identity(item_ids[row], at[row], quantities[row]);
-                found.add(sought, store_ids[row], identity);
+                look.add(store_ids[row], identity);
             }
         }
-        Ok(found)
+        Ok(look.found)
     }
 }
 
@@ -172,6 +214,41 @@ mod tests {
 
     const DAY: i64 = 86_400_000_000;
     const FIRST: i32 = 18_628;
+
+    fn all() -> Question {
+        Question { whole_day: true, ..Question::default() }
+    }
+
+    fn whole(found: Option<Found>) -> Vec<Identity> {
+        let Some(Found::Day(identities)) = found else { panic!("{found:?}") };
+        identities
+    }
+
+    fn named_ones(found: Option<Found>) -> Vec<Identity> {
+        let Some(Found::Named(identities)) = found else { panic!("{found:?}") };
+        identities
+    }
+
+    #[test]
+    fn whole_days_that_are_too_large_together_come_as_filters() {
+        let of_store = |store: i32, n: i32| line_identity(&format!("t{n}"), store);
+        let question =
+            |whole_day| Question { named: [of_store(1, 3), of_store(1, 70)].into_iter().collect(), whole_day };
+        let sought = Sought::from([(1, question(true)), (2, question(true)), (3, question(false))]);
+        let mut look = Look::begin(&sought, 50);
+        (0..10).for_each(|n| look.add(2, of_store(2, n)));
+        (0..100).for_each(|n| look.add(1, of_store(1, n)));
+        (0..100).for_each(|n| look.add(3, of_store(1, n)));
+        (10..40).for_each(|n| look.add(2, of_store(2, n)));
+        look.add(4, 1);
+        let mut found = look.found;
+        let Some(Found::LargeDay { filter, named }) = found.remove(&1) else { panic!("{found:?}") };
+        assert_eq!(named, [of_store(1, 3), of_store(1, 70)]);
+        assert!((0..100).all(|n| filter.may_hold(of_store(1, n))) && !filter.may_hold(of_store(1, 100)));
+        assert_eq!(whole(found.remove(&2)).len(), 40, "there was room for it when the other was filtered");
+        assert_eq!(named_ones(found.remove(&3)).len(), 2);
+        assert!(found.is_empty());
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_store_is_told_its_own_identities_of_that_day() {
@@ -203,14 +280,14 @@ mod tests {
         let (lookup, requests) = IdentityLookup::new(presence);
         let (_publish, files) = watch::channel(Arc::new(silver));
         let stats = Arc::new(HubStats::default());
-        let reader = IdentityReader { changes: lines, counts: counted, stats: stats.clone(), files };
+        let reader = IdentityReader { changes: lines, counts: counted, most_held: 1_000, stats: stats.clone(), files };
         let reader = tokio::spawn(reader.run(requests));
         let asked = [(1, FIRST), (2, FIRST), (2, FIRST + 1), (9, FIRST), (2, FIRST + 7)];
         let asked_all = asked.map(|(store, day)| {
             let lookup = lookup.clone();
             async move {
-                let mut lines = lookup.load(Kind::Lines, store, day, None).await.unwrap();
-                let mut counts = lookup.load(Kind::Counts, store, day, None).await.unwrap();
+                let mut lines = whole(lookup.load(Kind::Lines, store, day, all()).await);
+                let mut counts = whole(lookup.load(Kind::Counts, store, day, all()).await);
                 lines.sort_unstable();
                 counts.sort_unstable();
                 (lines, counts)
@@ -231,15 +308,15 @@ mod tests {
         assert_eq!(told[4], (Vec::new(), Vec::new()), "a day without rows");
         // Some of them, while another store asks for all of that day.
         let (line, count) = (line_identity("t1", 10), count_identity(10, NEW_YEAR + 1, 1));
-        let wanted = |one: Identity| Some([one, 4, 5].into_iter().collect());
-        let (two, all, counted, other_day) = futures::join!(
-            lookup.load(Kind::Lines, 2, FIRST, wanted(line)),
-            lookup.load(Kind::Lines, 3, FIRST, None),
-            lookup.load(Kind::Counts, 2, FIRST, wanted(count)),
-            lookup.load(Kind::Counts, 2, FIRST + 1, wanted(count)),
+        let named = |one: Identity| Question { named: [one, 4, 5].into_iter().collect(), whole_day: false };
+        let (two, three, counted, other_day) = futures::join!(
+            lookup.load(Kind::Lines, 2, FIRST, named(line)),
+            lookup.load(Kind::Lines, 3, FIRST, all()),
+            lookup.load(Kind::Counts, 2, FIRST, named(count)),
+            lookup.load(Kind::Counts, 2, FIRST + 1, named(count)),
         );
-        assert_eq!((two.unwrap(), all.unwrap().len()), (vec![line], 3));
-        assert_eq!((counted.unwrap(), other_day.unwrap()), (vec![count], Vec::new()));
+        assert_eq!((named_ones(two), whole(three).len()), (vec![line], 3));
+        assert_eq!((named_ones(counted), named_ones(other_day)), (vec![count], Vec::new()));
         assert_eq!(stats.identity_lookups.load(Relaxed), 14);
         drop(lookup);
         reader.await.unwrap();
