@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const INLINE: usize = 512;
@@ -29,9 +28,6 @@ const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 const LOOKS: usize = 8;
 /// Chunks that lie in one page of sled's, at most: who looks for one has all of them in memory.
 const CHUNKS_OF_PAGE: usize = 16;
-/// After so many bytes of frames that were removed, what sled has to write is waited for: it writes its log in pieces of 512 KiB, and
-/// any number of them wait in memory.
-const REMOVED_BETWEEN_SYNCS: usize = 1024 * 1024;
 /// Entries of `meta` that are of no epoch.
 pub(super) const PRUNED: &[u8] = b"pruned";
 const ID: &[u8] = b"id";
@@ -45,8 +41,6 @@ pub(super) struct Store {
     bodies: sled::Tree,
     meta: sled::Tree,
     file: File,
-    /// Bytes of frames removed since what sled had to write was waited for.
-    removed: AtomicUsize,
     /// Writes and flushes that still succeed, as with a disk that is about to break.
     #[cfg(test)]
     pub(super) writes_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
@@ -70,7 +64,6 @@ impl Store {
             bodies,
             meta,
             file,
-            removed: AtomicUsize::new(0),
             #[cfg(test)]
             writes_left: std::sync::Arc::new(u64::MAX.into()),
             #[cfg(test)]
@@ -86,6 +79,9 @@ impl Store {
     pub(super) fn sync(&self) -> Result<(), OutboxError> {
         self.before_write()?;
         self.db.flush()?;
+        // Each flush leaves a buffer of 512 KiB to the garbage of its thread, which is collected only once there are 64 things in it:
+        // a thread that does little but flush would hold on to 32 MiB.
+        crossbeam_epoch::pin().flush();
         if !durable_writes::used() {
             self.file.sync_data()?;
         }
@@ -209,10 +205,6 @@ impl Store {
             for place in chunk_keys(info) {
                 self.bodies.remove(place)?;
             }
-        }
-        if self.removed.fetch_add(info.len as usize, Relaxed) >= REMOVED_BETWEEN_SYNCS {
-            self.removed.store(0, Relaxed);
-            self.sync()?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::test_support::{frame, outbox};
 use super::*;
 use onhand_common::frame::Frame;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn infos(outbox: &Outbox) -> Vec<FrameInfo> {
     let mut cursor = None;
@@ -364,6 +365,25 @@ fn a_renumbering_that_is_interrupted_anywhere_loses_nothing() {
         // An epoch, at least 19 frames written and removed, two flushes.
         assert!(interrupted > 40, "{interrupted}");
     }
+}
+
+/// A thread that flushes once a second has nothing else that would make room.
+#[test]
+fn what_a_flush_leaves_to_be_collected_is_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = outbox(folder.path(), 1 << 20);
+    let collected = Arc::new(AtomicBool::new(false));
+    let garbage = Arc::clone(&collected);
+    crossbeam_epoch::pin().defer(move || garbage.store(true, Ordering::Release));
+    // Whoever uses sled meanwhile, in another test, puts it off.
+    for _ in 0..1_000 {
+        outbox.sync().unwrap();
+        if collected.load(Ordering::Acquire) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("it is still there");
 }
 
 #[test]

@@ -9,8 +9,8 @@ pub struct ActorLimits {
     pub live_items: usize,
     /// An item that nothing happened to for so long is passivated.
     pub idle_after: Duration,
-    /// Most remembered identities (32 bytes each, about). Beyond them it is remembered in an eighth of the room, and then
-    /// asked of silver again.
+    /// Most remembered identities (32 bytes each, about). What is beyond is kept in filters, in an eighth to a quarter of the
+    /// room; if these alone are too much, silver is asked for days that are not in use.
     pub identities: usize,
 }
 

@@ -49,7 +49,7 @@ const IDENTITY_BYTES: usize = 32;
 /// So few take less as they are.
 const LEAST_FILTERED: usize = 16;
 /// A day is in use for so many cuts after it was used.
-const IN_USE: u32 = 2;
+const IN_USE: u32 = 8;
 
 /// Where an identity is from.
 #[derive(Debug, Clone, Copy)]
@@ -254,8 +254,7 @@ impl Seen {
         self.filters += leaving.iter().filter_map(|day| self.days.get(day)).map(Day::filter).sum::<usize>();
     }
 
-    /// Forgets days that were not used since the cut before the last, the least recently used first, until `cap` identities are
-    /// left. Returns which: they have to be loaded again.
+    /// Forgets days that are no longer in use, the least recently used first, until `cap` identities are left. Returns which: they have to be loaded again.
     pub fn forget(&mut self, cap: usize) -> Vec<i32> {
         let (mut left, mut leaving) = (self.len(), HashSet::new());
         for day in self.least_recently_used() {
@@ -362,9 +361,9 @@ mod tests {
         seen.load(2, []);
         assert!(seen.take(1, line));
         assert!(!seen.take(2, line));
-        for (number, durable) in [(1, 0), (2, 1), (3, 2)] {
+        for number in 1..=u64::from(IN_USE) + 1 {
             assert!(seen.forget(0).is_empty() && !seen.take(2, line), "it is not in silver yet, or its day in use");
-            seen.cut(number, durable);
+            seen.cut(number, number - 1);
         }
         assert_eq!(seen.forget(0), [1]);
         assert!(seen.take(2, line), "the first is no longer in memory");
@@ -426,15 +425,15 @@ mod tests {
             seen.cut(cut as u64 + 1, cut as u64);
             seen.filter(0);
             // The small one was never used, and goes as it is.
-            assert_eq!(seen.forget(0), if cut == 1 { vec![1] } else { vec![] }, "at cut {cut}");
+            assert_eq!(seen.forget(0), if cut == 7 { vec![1] } else { vec![] }, "at cut {cut}");
         }
         // It falls asleep.
-        for cut in 10..12 {
+        for cut in 10..18 {
             seen.cut(cut + 1, cut);
             seen.filter(0);
             let mut forgotten = seen.forget(0);
             forgotten.sort_unstable();
-            assert_eq!(forgotten, if cut == 11 { vec![2, 3] } else { vec![] });
+            assert_eq!(forgotten, if cut == 17 { vec![2, 3] } else { vec![] });
         }
         assert!(seen.len() == 0 && seen.days.is_empty(), "{seen:?}");
     }
@@ -489,6 +488,7 @@ mod tests {
     enum Op {
         Event { day: i32, n: i32 },
         Cut { lag: u64 },
+        Sleep,
         Filter { cap: usize },
         Forget { cap: usize },
     }
@@ -497,6 +497,7 @@ mod tests {
         prop_oneof![
             12 => (1..4, 0..60).prop_map(|(day, n)| Op::Event { day, n }),
             3 => (0..3_u64).prop_map(|lag| Op::Cut { lag }),
+            1 => Just(Op::Sleep),
             2 => (0..40_usize).prop_map(|cap| Op::Filter { cap }),
             2 => (0..40_usize).prop_map(|cap| Op::Forget { cap }),
         ]
@@ -546,6 +547,13 @@ mod tests {
                         durable = durable.max((number - 1).saturating_sub(lag));
                         seen.cut(number, durable);
                         number += 1;
+                    }
+                    Op::Sleep => {
+                        for _ in 0..IN_USE {
+                            durable = number - 1;
+                            seen.cut(number, durable);
+                            number += 1;
+                        }
                     }
                     Op::Filter { cap } => seen.filter(cap),
                     Op::Forget { cap } => drop(seen.forget(cap)),

@@ -153,8 +153,8 @@ impl StoreActor {
         }
         let room = self.shared.limits.identities.saturating_sub(self.shared.identities.load(Relaxed));
         for (&(kind, day), question) in &mut questions {
-            // Old events come again: more of that day will follow.
-            question.whole_day |= question.named.len() >= MANY && self.seen(kind).filtered(day) <= room;
+            // Old events come again: more of that day will follow. A look brings a quarter of what there may be, as it is.
+            question.whole_day |= question.named.len() >= MANY && self.seen(kind).filtered(day) <= room / 4;
         }
         questions
     }

@@ -149,7 +149,7 @@ given! {
     /// An item that nothing happened to for so long gives its actor up [default: 5min]
     #[arg(value_name = "DURATION")]
     idle_after,
-    /// Most identities of taken events in memory, 32 bytes each; what is beyond takes an eighth, in filters, and is then looked up in silver [default: 16000000]
+    /// Most identities of taken events in memory, 32 bytes each; what is beyond takes an eighth to a quarter, in filters, and is then looked up in silver [default: 16000000]
     #[arg(value_name = "N")]
     identities,
     /// Most rows that await a commit; beyond it senders wait [default: 1000000]
