@@ -263,7 +263,7 @@ impl Pipeline {
         }
     }
 
-    /// Begins a cut. The stores in `touched` (and any other, if one likes) are to be cut after this.
+    /// Begins a cut. The stores in `touched` are to be cut after this, and those whose gold is behind.
     pub fn begin_cut(&self) -> CutBegin {
         let number = self.next_cut.fetch_add(1, Ordering::AcqRel);
         let room = self.taken_room.swap(0, Ordering::AcqRel);

@@ -10,7 +10,8 @@ pub struct ActorLimits {
     /// An item that nothing happened to for so long is passivated.
     pub idle_after: Duration,
     /// Most remembered identities (32 bytes each, about). What is beyond is kept in filters, in an eighth to a quarter of the
-    /// room; if these alone are too much, silver is asked for days that are not in use.
+    /// room; if these alone are too much, silver is asked for days that are not in use. A look into silver that brings more than a
+    /// quarter of it brings filters, too.
     pub identities: usize,
 }
 

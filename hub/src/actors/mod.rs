@@ -19,7 +19,7 @@ pub use limits::ActorLimits;
 pub use scalable_filter::ScalableFilter;
 pub use seen::{Identity, count_identity, line_identity};
 pub use store_actor::{
-    Cut, GetItem, GetSummary, ListItems, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
+    Cut, GetItem, GetSummary, ListItems, MakeRoom, NewReference, Recounted, StoreActor, StoreShared, StoreUnavailable,
     TakeEvents, Taken,
 };
 pub use store_cut::{Recount, StoreCut};

@@ -4,7 +4,7 @@
 //! as long as the day of the first is in memory, whole. A day is in one of three states:
 //!
 //! - *whole*: every identity that silver holds for it, and every one taken since, is in memory;
-//! - *filtered*: those in silver are in a filter only. Of what the filter surely does not hold nobody needs to ask; the rest is
+//! - *filtered*: those in silver are in a filter, or as they are. Of what the filter surely does not hold nobody needs to ask; the rest is
 //!   *in doubt*, and silver has to be asked for it, by name, before it may be judged;
 //! - *unknown*: all of it has to be loaded before an event of that day may be judged.
 //!
@@ -489,6 +489,7 @@ mod tests {
         Event { day: i32, n: i32 },
         Cut { lag: u64 },
         Sleep,
+        Reload { day: i32, large: bool },
         Filter { cap: usize },
         Forget { cap: usize },
     }
@@ -498,6 +499,7 @@ mod tests {
             12 => (1..4, 0..60).prop_map(|(day, n)| Op::Event { day, n }),
             3 => (0..3_u64).prop_map(|lag| Op::Cut { lag }),
             1 => Just(Op::Sleep),
+            1 => (1..4, any::<bool>()).prop_map(|(day, large)| Op::Reload { day, large }),
             2 => (0..40_usize).prop_map(|cap| Op::Filter { cap }),
             2 => (0..40_usize).prop_map(|cap| Op::Forget { cap }),
         ]
@@ -553,6 +555,17 @@ mod tests {
                             durable = number - 1;
                             seen.cut(number, durable);
                             number += 1;
+                        }
+                    }
+                    Op::Reload { day, large } => {
+                        let of_day = taken.get(&day).into_iter().flatten();
+                        let silver = of_day.filter(|(_, cut)| *cut <= durable).map(|(identity, _)| *identity);
+                        if large {
+                            let mut filter = ScalableFilter::default();
+                            silver.for_each(|identity| filter.insert(identity));
+                            seen.load_filtered(day, filter);
+                        } else {
+                            seen.load(day, silver);
                         }
                     }
                     Op::Filter { cap } => seen.filter(cap),

@@ -312,10 +312,11 @@ impl StoreActor {
         self.identities_reported = now;
     }
 
-    /// Makes room while all stores together have too much: this one gives half, by filtering what it can, and if that is not
-    /// enough for all, by forgetting what it does not use.
-    fn shrink_identities(&mut self) {
+    /// Whatever was taken is handed over by the cut of this number. While all stores together have too much, this one gives
+    /// half, by filtering what it can, and if that is not enough for all, by forgetting what it does not use.
+    fn shrink_identities(&mut self, number: u64, durable: u64) {
         let kinds = [Kind::Lines, Kind::Counts];
+        kinds.into_iter().for_each(|kind| self.seen(kind).cut(number, durable));
         let least = self.shared.limits.identities_of_a_store();
         let caps = kinds.map(|kind| (self.seen(kind).len() / 2).max(least));
         if self.shared.too_many_identities() {
@@ -501,15 +502,32 @@ impl Handler<Cut> for StoreActor {
     type Result = MessageResult<Cut>;
 
     fn handle(&mut self, message: Cut, _: &mut Self::Context) -> Self::Result {
-        for kind in [Kind::Lines, Kind::Counts] {
-            self.seen(kind).cut(message.number, message.durable);
-        }
-        self.shrink_identities();
+        self.shrink_identities(message.number, message.durable);
         let mut cut = StoreCut::new(self.store_id, std::mem::take(&mut self.changes), std::mem::take(&mut self.counts));
         if message.gold && std::mem::take(&mut self.gold_dirty) {
             self.gold_rows(&mut cut);
         }
         MessageResult(cut)
+    }
+}
+
+/// All stores together remember too much: a store that has nothing to hand over gives some of it up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct MakeRoom {
+    /// As in [`Cut`].
+    pub number: u64,
+    /// As in [`Cut`].
+    pub durable: u64,
+}
+
+impl Handler<MakeRoom> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, message: MakeRoom, _: &mut Self::Context) {
+        if self.changes.is_empty() && self.counts.is_empty() {
+            self.shrink_identities(message.number, message.durable);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::marks::OwnMarks;
 use super::recount::sum_changes;
 use super::tables_open::Tables;
 use super::{positions, reference, silver};
-use crate::actors::{Cut, NEVER, NewReference, Recounted, StoreCut};
+use crate::actors::{Cut, MakeRoom, NEVER, NewReference, Recounted, StoreCut};
 use crate::count_files::Leading;
 use crate::gateway::Intake;
 use crate::ownership::Ownership;
@@ -313,17 +313,18 @@ impl CommitCycle {
         let duplicates_before = self.pipeline.stats.duplicates.load(Relaxed);
         let cut = self.pipeline.begin_cut();
         self.behind.extend(&cut.touched);
-        let directory = &self.pipeline.directory;
-        let stores: Vec<_> = if directory.shared().too_many_identities() {
-            directory.all() // those that sleep make room, too
-        } else {
-            let stores: Vec<i32> =
-                if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
-            stores.into_iter().filter_map(|store_id| Some((store_id, directory.get(store_id)?))).collect()
-        };
+        let stores: Vec<i32> =
+            if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
         let durable = self.pipeline.durable_cut();
+        if self.pipeline.directory.shared().too_many_identities() {
+            // Those that sleep make room, too. Nobody waits for it.
+            for (_, store) in self.pipeline.directory.all() {
+                let _ = store.try_send(MakeRoom { number: cut.number, durable });
+            }
+        }
         let asked: Vec<_> = stores
             .into_iter()
+            .filter_map(|store_id| Some((store_id, self.pipeline.directory.get(store_id)?)))
             .map(|(store_id, address)| async move {
                 (store_id, address.send(Cut { number: cut.number, durable, gold }).await)
             })

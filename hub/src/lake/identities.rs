@@ -82,13 +82,7 @@ impl<'a> Look<'a> {
                 identities.push(identity);
                 self.held += 1;
                 if self.held > self.most_held {
-                    self.held -= identities.len();
-                    let mut filter = ScalableFilter::default();
-                    filter.reserve(identities.len());
-                    identities.iter().for_each(|&one| filter.insert(one));
-                    identities.retain(|one| question.named.contains(one));
-                    let named = std::mem::take(identities);
-                    *found = Found::LargeDay { filter, named };
+                    self.filter_the_largest();
                 }
             }
             Found::LargeDay { filter, named } => {
@@ -98,6 +92,22 @@ impl<'a> Look<'a> {
                 }
             }
         }
+    }
+
+    fn filter_the_largest(&mut self) {
+        let days = self.found.iter_mut().filter_map(|(store_id, found)| match found {
+            Found::Day(identities) => Some((identities.len(), *store_id, found)),
+            Found::Named(_) | Found::LargeDay { .. } => None,
+        });
+        let Some((_, store_id, largest)) = days.max_by_key(|&(len, ..)| len) else { return };
+        let Found::Day(identities) = std::mem::replace(largest, Found::Named(Vec::new())) else { return };
+        self.held -= identities.len();
+        let mut filter = ScalableFilter::default();
+        filter.reserve(identities.len());
+        identities.iter().for_each(|&one| filter.insert(one));
+        let wanted = &self.sought[&store_id].named;
+        let named = identities.into_iter().filter(|one| wanted.contains(one)).collect();
+        *largest = Found::LargeDay { filter, named };
     }
 }
 
@@ -236,8 +246,9 @@ mod tests {
             |whole_day| Question { named: [of_store(1, 3), of_store(1, 70)].into_iter().collect(), whole_day };
         let sought = Sought::from([(1, question(true)), (2, question(true)), (3, question(false))]);
         let mut look = Look::begin(&sought, 50);
+        (0..45).for_each(|n| look.add(1, of_store(1, n)));
         (0..10).for_each(|n| look.add(2, of_store(2, n)));
-        (0..100).for_each(|n| look.add(1, of_store(1, n)));
+        (45..100).for_each(|n| look.add(1, of_store(1, n)));
         (0..100).for_each(|n| look.add(3, of_store(1, n)));
         (10..40).for_each(|n| look.add(2, of_store(2, n)));
         look.add(4, 1);
@@ -245,7 +256,7 @@ mod tests {
         let Some(Found::LargeDay { filter, named }) = found.remove(&1) else { panic!("{found:?}") };
         assert_eq!(named, [of_store(1, 3), of_store(1, 70)]);
         assert!((0..100).all(|n| filter.may_hold(of_store(1, n))) && !filter.may_hold(of_store(1, 100)));
-        assert_eq!(whole(found.remove(&2)).len(), 40, "there was room for it when the other was filtered");
+        assert_eq!(whole(found.remove(&2)).len(), 40, "the smaller one stays as it is");
         assert_eq!(named_ones(found.remove(&3)).len(), 2);
         assert!(found.is_empty());
     }

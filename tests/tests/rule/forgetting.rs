@@ -93,13 +93,13 @@ fn a_filtered_day_that_comes_again_is_loaded_when_there_is_room() {
 fn a_store_that_sleeps_makes_room_for_one_that_sells() {
     block_on(async {
         let mut harness = hub_with_room_for(8 * LINES as usize).await;
-        for n in 0..3 {
+        for n in 0..6 {
             harness.send(0, transaction(1, 0, n)).await;
             harness.silver_cut().await;
         }
-        // The other one's filters and last lines take less than what the first has, and that is as it is, or filtered.
-        let mut n = 3;
-        while n < 8 || harness.identities() >= 3 * LINES as usize {
+        // What the first has takes more than this as it is, and the other's filters and last lines less.
+        let mut n = 6;
+        while n < 9 || harness.identities() >= 6 * LINES as usize {
             assert!(n < 60, "{} are in memory", harness.identities());
             harness.send(0, transaction(2, 0, n)).await;
             harness.silver_cut().await;
