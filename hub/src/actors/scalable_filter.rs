@@ -48,7 +48,7 @@ impl ScalableFilter {
     }
 
     /// How many it has taken in, but for some that it would have said "perhaps" of anyway.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.held
     }
 
@@ -80,7 +80,7 @@ mod tests {
         }
         [line(3), count(3)].into_iter().for_each(|one| filter.insert(one));
         // What a layer says "perhaps" of is not put into the next one.
-        assert!((39_990..=40_000).contains(&filter.len()), "{} of 40,000, two of them twice", filter.len());
+        assert!((39_990..=40_000).contains(&filter.held()), "{} of 40,000, two of them twice", filter.held());
         assert!((0..20_000).all(|n| filter.may_hold(line(n)) && filter.may_hold(count(n))));
         let others = (20_000..120_000).filter(|&n| filter.may_hold(line(n)) || filter.may_hold(count(n))).count();
         assert!(others <= 20, "it says \"perhaps\" of {others} that it never took in");

@@ -150,7 +150,7 @@ impl Seen {
     /// How many a filtered day holds, about.
     pub fn filtered(&self, day: i32) -> usize {
         match self.days.get(&day).map(|entry| &entry.known) {
-            Some(Known::Filtered(filter)) => filter.len(),
+            Some(Known::Filtered(filter)) => filter.held(),
             _ => 0,
         }
     }
