@@ -48,7 +48,7 @@ fn whole(halves: Halves) -> Identity {
 const IDENTITY_BYTES: usize = 32;
 /// So few take less as they are.
 const LEAST_FILTERED: usize = 16;
-/// A day is in use for so many cuts after it was used.
+/// A day is in use for so many cuts, of its store or while it sleeps of others, after it was used.
 const IN_USE: u32 = 8;
 
 /// Where an identity is from.
@@ -81,7 +81,7 @@ struct Day {
     on_the_way: Vec<(u32, usize)>,
     /// Identities in silver under this day that were first known under another.
     elsewhere: Vec<Halves>,
-    /// When it was used last, by the store's own clock and by its cuts.
+    /// When it was used last, by the store's own clock and by its rounds.
     used: u64,
     used_before: u32,
 }
@@ -120,6 +120,8 @@ pub struct Seen {
     elsewhere: usize,
     filters: usize,
     clock: u64,
+    /// How often it was told what is in silver.
+    rounds: u32,
     /// Cuts of this store, how many of them are surely in silver, and the number of the last.
     cuts: u32,
     durable_cuts: u32,
@@ -198,7 +200,7 @@ impl Seen {
     pub fn take(&mut self, day: i32, identity: Identity) -> bool {
         self.clock += 1;
         let entry = self.days.get_mut(&day).filter(|entry| entry.is_known()).expect("the day was loaded before");
-        (entry.used, entry.used_before) = (self.clock, self.cuts + 1);
+        (entry.used, entry.used_before) = (self.clock, self.rounds + 1);
         let Entry::Vacant(vacant) = self.identities.entry(halves(identity)) else { return false };
         let carried_by = self.cuts + 1;
         vacant.insert(Origin { day, carried_by });
@@ -211,6 +213,14 @@ impl Seen {
 
     /// What was taken up to now is carried to silver by the cut of this number; all cuts up to number `durable` are there.
     pub fn cut(&mut self, number: u64, durable: u64) {
+        self.settle(durable);
+        self.cuts += 1;
+        self.last_cut = number;
+    }
+
+    /// All cuts up to this number are in silver.
+    pub fn settle(&mut self, durable: u64) {
+        self.rounds += 1;
         if self.last_cut <= durable {
             self.durable_cuts = self.cuts;
             for day in self.days.values_mut() {
@@ -221,8 +231,6 @@ impl Seen {
                 });
             }
         }
-        self.cuts += 1;
-        self.last_cut = number;
     }
 
     /// Identities in memory, and those that would have room where the filters are.
@@ -260,7 +268,7 @@ impl Seen {
         for day in self.least_recently_used() {
             let entry = self.days.get_mut(&day).expect("it was listed");
             let (filter, going) = (entry.filter(), entry.may_go());
-            if left <= cap || filter + going == 0 || entry.used_before + IN_USE > self.cuts || !entry.is_known() {
+            if left <= cap || filter + going == 0 || entry.used_before + IN_USE > self.rounds || !entry.is_known() {
                 continue;
             }
             left -= filter + going;
@@ -488,6 +496,7 @@ mod tests {
     enum Op {
         Event { day: i32, n: i32 },
         Cut { lag: u64 },
+        Settle,
         Sleep,
         Reload { day: i32, large: bool },
         Filter { cap: usize },
@@ -499,6 +508,7 @@ mod tests {
             12 => (1..4, 0..60).prop_map(|(day, n)| Op::Event { day, n }),
             3 => (0..3_u64).prop_map(|lag| Op::Cut { lag }),
             1 => Just(Op::Sleep),
+            2 => Just(Op::Settle),
             1 => (1..4, any::<bool>()).prop_map(|(day, large)| Op::Reload { day, large }),
             2 => (0..40_usize).prop_map(|cap| Op::Filter { cap }),
             2 => (0..40_usize).prop_map(|cap| Op::Forget { cap }),
@@ -549,6 +559,11 @@ mod tests {
                         durable = durable.max((number - 1).saturating_sub(lag));
                         seen.cut(number, durable);
                         number += 1;
+                    }
+                    Op::Settle => {
+                        // What was taken since the last cut is not carried by any.
+                        durable = number - 1;
+                        seen.settle(durable);
                     }
                     Op::Sleep => {
                         for _ in 0..IN_USE {

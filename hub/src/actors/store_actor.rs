@@ -97,6 +97,8 @@ pub struct StoreActor {
     counts: Vec<CountRow>,
     gold_dirty: bool,
     latest_dirty: bool,
+    /// Whether events came since the last cut.
+    awake: bool,
     newest: i64,
 }
 
@@ -124,6 +126,7 @@ impl StoreActor {
             changes: Vec::new(),
             counts: Vec::new(),
             latest_dirty: behind,
+            awake: false,
         }
     }
 
@@ -307,16 +310,14 @@ impl StoreActor {
 
     fn report_identities(&mut self) {
         let now = self.lines_seen.len() + self.counts_seen.len();
-        self.shared.identities.fetch_add(now, Relaxed);
-        self.shared.identities.fetch_sub(self.identities_reported, Relaxed);
+        self.shared.identities.fetch_add(now.wrapping_sub(self.identities_reported), Relaxed);
         self.identities_reported = now;
     }
 
-    /// Whatever was taken is handed over by the cut of this number. While all stores together have too much, this one gives
-    /// half, by filtering what it can, and if that is not enough for all, by forgetting what it does not use.
-    fn shrink_identities(&mut self, number: u64, durable: u64) {
+    /// While all stores together have too much, this one gives half, by filtering what it can, and if that is not enough for
+    /// all, by forgetting what it does not use.
+    fn shrink_identities(&mut self) {
         let kinds = [Kind::Lines, Kind::Counts];
-        kinds.into_iter().for_each(|kind| self.seen(kind).cut(number, durable));
         let least = self.shared.limits.identities_of_a_store();
         let caps = kinds.map(|kind| (self.seen(kind).len() / 2).max(least));
         if self.shared.too_many_identities() {
@@ -445,6 +446,7 @@ impl Handler<TakeEvents> for StoreActor {
         AtomicResponse::new(Box::pin(load.into_actor(self).then(move |loaded, store, _| {
             let (sent, taken) = match loaded {
                 Ok(answers) => {
+                    store.awake = true;
                     for (kind, day, found) in answers {
                         let seen = store.seen(kind);
                         match found {
@@ -502,7 +504,11 @@ impl Handler<Cut> for StoreActor {
     type Result = MessageResult<Cut>;
 
     fn handle(&mut self, message: Cut, _: &mut Self::Context) -> Self::Result {
-        self.shrink_identities(message.number, message.durable);
+        for kind in [Kind::Lines, Kind::Counts] {
+            self.seen(kind).cut(message.number, message.durable);
+        }
+        self.awake = false;
+        self.shrink_identities();
         let mut cut = StoreCut::new(self.store_id, std::mem::take(&mut self.changes), std::mem::take(&mut self.counts));
         if message.gold && std::mem::take(&mut self.gold_dirty) {
             self.gold_rows(&mut cut);
@@ -511,12 +517,10 @@ impl Handler<Cut> for StoreActor {
     }
 }
 
-/// All stores together remember too much: a store that has nothing to hand over gives some of it up.
+/// All stores together remember too much: one that is not in the cut gives some of it up.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct MakeRoom {
-    /// As in [`Cut`].
-    pub number: u64,
     /// As in [`Cut`].
     pub durable: u64,
 }
@@ -525,8 +529,10 @@ impl Handler<MakeRoom> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, message: MakeRoom, _: &mut Self::Context) {
-        if self.changes.is_empty() && self.counts.is_empty() {
-            self.shrink_identities(message.number, message.durable);
+        // One that has taken something meanwhile has a cut coming, and uses what it remembers.
+        if !self.awake {
+            [Kind::Lines, Kind::Counts].into_iter().for_each(|kind| self.seen(kind).settle(message.durable));
+            self.shrink_identities();
         }
     }
 }

@@ -318,8 +318,10 @@ impl CommitCycle {
         let durable = self.pipeline.durable_cut();
         if self.pipeline.directory.shared().too_many_identities() {
             // Those that sleep make room, too. Nobody waits for it.
-            for (_, store) in self.pipeline.directory.all() {
-                let _ = store.try_send(MakeRoom { number: cut.number, durable });
+            for (store_id, store) in self.pipeline.directory.all() {
+                if !self.behind.contains(&store_id) {
+                    let _ = store.try_send(MakeRoom { durable });
+                }
             }
         }
         let asked: Vec<_> = stores

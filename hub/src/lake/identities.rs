@@ -106,7 +106,8 @@ impl<'a> Look<'a> {
         filter.reserve(identities.len());
         identities.iter().for_each(|&one| filter.insert(one));
         let wanted = &self.sought[&store_id].named;
-        let named = identities.into_iter().filter(|one| wanted.contains(one)).collect();
+        // Into memory of its own: the day's is what is to be given back.
+        let named = identities.iter().copied().filter(|one| wanted.contains(one)).collect();
         *largest = Found::LargeDay { filter, named };
     }
 }
@@ -253,8 +254,9 @@ mod tests {
         (10..40).for_each(|n| look.add(2, of_store(2, n)));
         look.add(4, 1);
         let mut found = look.found;
-        let Some(Found::LargeDay { filter, named }) = found.remove(&1) else { panic!("{found:?}") };
+        let Some(Found::LargeDay { filter, named }) = found.remove(&1) else { panic!("it is no filter") };
         assert_eq!(named, [of_store(1, 3), of_store(1, 70)]);
+        assert!(named.capacity() < 45, "it holds on to the memory of {}", named.capacity());
         assert!((0..100).all(|n| filter.may_hold(of_store(1, n))) && !filter.may_hold(of_store(1, 100)));
         assert_eq!(whole(found.remove(&2)).len(), 40, "the smaller one stays as it is");
         assert_eq!(named_ones(found.remove(&3)).len(), 2);

@@ -121,6 +121,9 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
+/// What tests start that is not onhand's: if one of them does not start, nothing was noticed.
+const PARTS: [&str; 5] = ["kafka", "mosquitto", "azurite", "s3", "gcs"];
+
 /// Of what a test or a chaos run said, what it failed of: one line.
 ///
 /// # Errors
@@ -146,11 +149,16 @@ pub fn reason(said: &str, should: Option<&str>) -> Result<String, String> {
     };
     let found = in_a_line(&found.join(" "));
     match should {
+        _ if PARTS.iter().any(|part| did_not_start(part, &found)) => Err(found),
         Some(should) if verdict.is_none() => Err(format!("does not say \"{should}\", but: {found}")),
         _ if found.is_empty() => Err("gave no reason".to_owned()),
         _ if seeds > 1 => Ok(format!("{seeds} seeds fail, one of them: {found}")),
         _ => Ok(found),
     }
+}
+
+fn did_not_start(part: &str, found: &str) -> bool {
+    ["is not up after", "ended instead of starting"].iter().any(|why| found.starts_with(&format!("{part} {why}")))
 }
 
 /// A line of bounded length, without where on this machine things lay.
@@ -183,6 +191,8 @@ mod tests {
         assert_eq!(reason(seeds, Some("hub ended")).unwrap(), "2 seeds fail, one of them: seed 3: the hub ended");
         let other = reason(seeds, Some("gold")).unwrap_err();
         assert_eq!(other, "does not say \"gold\", but: seed 3: the hub ended");
+        assert!(reason("panicked at x:1:\nkafka is not up after 75s\nlog", None).is_err());
+        assert!(reason("panicked at x:1:\nthe agent is not up after 75s\nlog", None).is_ok());
         assert_eq!(reason("error: cannot bind", None).unwrap_err(), "gave no reason");
     }
 
