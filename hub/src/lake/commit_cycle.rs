@@ -313,13 +313,12 @@ impl CommitCycle {
         let duplicates_before = self.pipeline.stats.duplicates.load(Relaxed);
         let cut = self.pipeline.begin_cut();
         self.behind.extend(&cut.touched);
-        let stores: Vec<i32> =
-            if gold { self.behind.iter().copied().collect() } else { cut.touched.iter().copied().collect() };
+        let stores: BTreeSet<i32> = if gold { self.behind.clone() } else { cut.touched.iter().copied().collect() };
         let durable = self.pipeline.durable_cut();
         if self.pipeline.directory.shared().too_many_identities() {
             // Those that sleep make room, too. Nobody waits for it.
             for (store_id, store) in self.pipeline.directory.all() {
-                if !self.behind.contains(&store_id) {
+                if !stores.contains(&store_id) {
                     let _ = store.try_send(MakeRoom { durable });
                 }
             }
