@@ -4,8 +4,8 @@
 //! as long as the day of the first is in memory, whole. A day is in one of three states:
 //!
 //! - *whole*: every identity that silver holds for it, and every one taken since, is in memory;
-//! - *filtered*: those in silver are in a filter, or as they are. Of what the filter surely does not hold nobody needs to ask; the rest is
-//!   *in doubt*, and silver has to be asked for it, by name, before it may be judged;
+//! - *filtered*: those in silver are in a filter, or as they are. Of what the filter surely does not hold nobody needs to
+//!   ask; the rest is *in doubt*, and silver has to be asked for it, by name, before it may be judged;
 //! - *unknown*: all of it has to be loaded before an event of that day may be judged.
 //!
 //! Memory is bounded by filtering days, the least recently used first, and if that is not enough, by forgetting them. What is not
@@ -262,7 +262,8 @@ impl Seen {
         self.filters += leaving.iter().filter_map(|day| self.days.get(day)).map(Day::filter).sum::<usize>();
     }
 
-    /// Forgets days that are no longer in use, the least recently used first, until `cap` identities are left. Returns which: they have to be loaded again.
+    /// Forgets days that are no longer in use, the least recently used first, until `cap` identities are left. Returns which:
+    /// they have to be loaded again.
     pub fn forget(&mut self, cap: usize) -> Vec<i32> {
         let (mut left, mut leaving) = (self.len(), HashSet::new());
         for day in self.least_recently_used() {
