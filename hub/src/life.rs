@@ -123,10 +123,11 @@ impl Life {
         note_presence(&silver, &presence);
         let (files, live_files) = watch::channel(Arc::new(silver));
         let (lookup, requests) = IdentityLookup::new(presence);
+        let shared = Arc::new(StoreShared::new(habits.limits, lookup, around.updates.clone()));
         let reader = IdentityReader {
             changes: Table::open(&around.lake, TableName::InventoryChange).await?,
             counts: Table::open(&around.lake, TableName::InventorySnapshot).await?,
-            most_held: habits.limits.identities / 4,
+            room: Arc::clone(&shared.identities),
             stats: Arc::clone(&around.stats),
             files: live_files,
         };
@@ -138,7 +139,6 @@ impl Life {
             let stats = Arc::clone(&around.stats);
             tokio::spawn(keep_small_beside(around.lake.clone(), habits.cycle.gold_interval, stats))
         });
-        let shared = Arc::new(StoreShared::new(habits.limits, lookup, around.updates.clone()));
         let directory = Directory::new(threads.arbiters(), shared, Arc::clone(&applicability));
         let behind: BTreeSet<i32> = recovered.behind.iter().copied().collect();
         let (mut stores, mut items) = (0, 0);

@@ -173,7 +173,7 @@ impl Sources {
         out.gauge(
             "identities",
             "Identities of taken events in memory; what is kept in filters, by its room",
-            read(|s| s.identities.load(Relaxed)),
+            read(|s| s.identities.held()),
         )?;
         out.gauge("identities_limit", "Identities that may be in memory", read(|s| s.limits.identities))?;
         out.gauge("live_streams", "Clients of the live stream", read(|s| s.updates.receiver_count()))

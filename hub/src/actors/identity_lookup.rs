@@ -4,6 +4,7 @@
 //! memory. Read is a day that silver had rows of, and one that the store has forgotten for want of memory. Of a day that the
 //! store has [filtered](super::seen) it asks by name for what is in doubt.
 
+use super::identity_room::{IdentityRoom, Place};
 use super::scalable_filter::ScalableFilter;
 use super::seen::Identity;
 use hashbrown::HashSet;
@@ -34,7 +35,7 @@ pub struct DayRequest {
     /// What it asks.
     pub question: Question,
     /// Where the answer goes. Dropped without one, if the lake cannot be read for good.
-    pub reply: oneshot::Sender<Found>,
+    pub reply: oneshot::Sender<Answer>,
 }
 
 /// What a store wants to know of a day.
@@ -60,6 +61,32 @@ pub enum Found {
         /// Of the named ones, these.
         named: Vec<Identity>,
     },
+}
+
+/// An answer, which takes its place in memory before anybody has read it.
+#[derive(Debug)]
+pub struct Answer {
+    /// What silver holds.
+    pub found: Found,
+    _place: Place,
+}
+
+impl Answer {
+    /// It takes its place in the room.
+    pub fn new(found: Found, room: &Arc<IdentityRoom>) -> Self {
+        let place = room.place_on_the_way(found.size());
+        Self { found, _place: place }
+    }
+}
+
+impl Found {
+    /// Memory that it takes, in identities that are kept as they are.
+    fn size(&self) -> usize {
+        match self {
+            Self::Named(identities) | Self::Day(identities) => identities.len(),
+            Self::LargeDay { filter, named } => filter.size() + named.len(),
+        }
+    }
 }
 
 /// Requests that may wait.
@@ -90,7 +117,7 @@ impl IdentityLookup {
     }
 
     /// Asks silver about one day of one store. `None` when the hub stops.
-    pub async fn load(&self, kind: Kind, store_id: i32, day: i32, question: Question) -> Option<Found> {
+    pub async fn ask(&self, kind: Kind, store_id: i32, day: i32, question: Question) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(DayRequest { kind, store_id, day, question, reply }).await.ok()?;
         answer.await.ok()

@@ -10,16 +10,9 @@ pub struct ActorLimits {
     /// An item that nothing happened to for so long is passivated.
     pub idle_after: Duration,
     /// Most remembered identities (32 bytes each, about). What is beyond is kept in filters, in an eighth to a quarter of the
-    /// room; if these alone are too much, silver is asked for days that are not in use. A look into silver that brings more than a
-    /// quarter of it brings filters, too.
+    /// room; if these alone are too much, silver is asked for days that are not in use. A look into silver that would bring more
+    /// than a quarter of what is left brings filters, too.
     pub identities: usize,
-}
-
-impl ActorLimits {
-    /// So many identities a store keeps, however many there are in all.
-    pub fn identities_of_a_store(&self) -> usize {
-        (self.identities / 256).min(4_096)
-    }
 }
 
 impl Default for ActorLimits {

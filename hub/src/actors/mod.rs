@@ -2,6 +2,7 @@
 
 mod directory;
 mod identity_lookup;
+mod identity_room;
 mod item_actor;
 mod item_state;
 mod limits;
@@ -9,11 +10,13 @@ mod scalable_filter;
 mod seen;
 mod store_actor;
 mod store_cut;
+mod store_memory;
 mod threads;
 mod views;
 
 pub use directory::Directory;
-pub use identity_lookup::{DayRequest, Found, IdentityLookup, Kind, Presence, Question};
+pub use identity_lookup::{Answer, DayRequest, Found, IdentityLookup, Kind, Presence, Question};
+pub use identity_room::IdentityRoom;
 pub use item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 pub use limits::ActorLimits;
 pub use scalable_filter::ScalableFilter;

@@ -44,8 +44,6 @@ fn whole(halves: Halves) -> Identity {
     (u128::from(halves[0]) << 64) | u128::from(halves[1])
 }
 
-/// What an identity takes in memory, about.
-const IDENTITY_BYTES: usize = 32;
 /// So few take less as they are.
 const LEAST_FILTERED: usize = 16;
 /// A day is in use for so many cuts, of its store or while it sleeps of others, after it was used.
@@ -105,7 +103,7 @@ impl Day {
     /// What its filter takes, in identities.
     fn filter(&self) -> usize {
         match &self.known {
-            Known::Filtered(filter) => filter.bytes().div_ceil(IDENTITY_BYTES),
+            Known::Filtered(filter) => filter.size(),
             Known::Unknown | Known::Whole => 0,
         }
     }

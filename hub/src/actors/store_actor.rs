@@ -1,4 +1,5 @@
-//! One store: takes its events once each, keeps the rows that await the next commit, and its items' states.
+//! One store: takes its events once each, keeps the rows that await the next commit, and its items' states. What it remembers of
+//! what it took is in `store_memory.rs`.
 //!
 //! Invariants:
 //! - `items` holds the state of every item at any time, whether it is live or not: a live item's answer is written back
@@ -8,18 +9,19 @@
 //! - Memory is bounded: live items and remembered identities have caps over all stores, rows that await a commit are counted
 //!   by whoever sends them (see gateway/intake.rs).
 
-use super::identity_lookup::{Found, IdentityLookup, Kind, Question};
+use super::identity_lookup::IdentityLookup;
+use super::identity_room::IdentityRoom;
 use super::item_actor::{Apply, CurrentInventory, ItemActor};
 use super::item_state::{ItemEvent, ItemState, LatestCount, NEVER, RecentChanges};
 use super::limits::ActorLimits;
-use super::seen::{Identity, Seen, count_identity, line_identity};
 use super::store_cut::{Recount, StoreCut};
+use super::store_memory::StoreMemory;
 use super::views::{ItemUpdate, ItemView, StoreSummary};
 use crate::reference::Applicability;
 use crate::rows::{ChangeRow, CountRow, GoldRow, LatestRow, Source, UncountedRow};
 use actix::prelude::*;
 use onhand_common::{Event, Seq, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -29,8 +31,6 @@ use tokio::sync::broadcast;
 const MAILBOX: usize = 64;
 /// How often idle items are looked for.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
-/// So many identities of a batch in doubt are not there by chance.
-const MANY: usize = 64;
 
 /// What all stores of a process share.
 pub struct StoreShared {
@@ -42,8 +42,8 @@ pub struct StoreShared {
     pub updates: broadcast::Sender<ItemUpdate>,
     /// Live items now.
     pub live_items: AtomicUsize,
-    /// Remembered identities now.
-    pub identities: AtomicUsize,
+    /// Remembered identities.
+    pub identities: Arc<IdentityRoom>,
     /// Items with a state now.
     pub tracked_items: AtomicUsize,
 }
@@ -52,30 +52,14 @@ impl StoreShared {
     /// Nothing lives yet.
     pub fn new(limits: ActorLimits, lookup: IdentityLookup, updates: broadcast::Sender<ItemUpdate>) -> Self {
         Self {
+            identities: IdentityRoom::new(&limits),
             limits,
             lookup,
             updates,
             live_items: AtomicUsize::new(0),
-            identities: AtomicUsize::new(0),
             tracked_items: AtomicUsize::new(0),
         }
     }
-
-    /// Whether all stores together remember more than they may.
-    pub fn too_many_identities(&self) -> bool {
-        self.identities.load(Relaxed) > self.limits.identities
-    }
-}
-
-/// What makes an event one that was taken before: each line of a transaction, or the count.
-fn identities(event: &Event) -> impl Iterator<Item = Identity> {
-    let (lines, count) = match event {
-        Event::Transaction(t) => {
-            (Some(t.items.iter().map(|line| line_identity(t.trans_id.as_str(), line.item_id.get()))), None)
-        }
-        Event::Count(c) => (None, Some(count_identity(c.item_id.get(), c.date_time.micros(), c.quantity))),
-    };
-    lines.into_iter().flatten().chain(count)
 }
 
 struct LiveItem {
@@ -90,15 +74,11 @@ pub struct StoreActor {
     applicability: Arc<Applicability>,
     items: hashbrown::HashMap<i32, ItemState>,
     live: HashMap<i32, LiveItem>,
-    lines_seen: Seen,
-    counts_seen: Seen,
-    identities_reported: usize,
+    memory: StoreMemory,
     changes: Vec<ChangeRow>,
     counts: Vec<CountRow>,
     gold_dirty: bool,
     latest_dirty: bool,
-    /// Whether events came since the last cut.
-    awake: bool,
     newest: i64,
 }
 
@@ -112,6 +92,7 @@ impl StoreActor {
         shared: Arc<StoreShared>,
     ) -> Self {
         shared.tracked_items.fetch_add(items.len(), Relaxed);
+        let memory = StoreMemory::new(store_id, shared.lookup.clone(), &shared.identities);
         Self {
             store_id,
             shared,
@@ -120,52 +101,10 @@ impl StoreActor {
             gold_dirty: behind,
             items,
             live: HashMap::new(),
-            lines_seen: Seen::default(),
-            counts_seen: Seen::default(),
-            identities_reported: 0,
+            memory,
             changes: Vec::new(),
             counts: Vec::new(),
             latest_dirty: behind,
-            awake: false,
-        }
-    }
-
-    /// What silver has to be asked before these events can be judged.
-    fn questions(&mut self, events: &[(Seq, Event)]) -> BTreeMap<(Kind, i32), Question> {
-        let mut questions: BTreeMap<(Kind, i32), Question> = BTreeMap::new();
-        for (_, event) in events {
-            let (kind, day) = match event {
-                Event::Transaction(t) => (Kind::Lines, t.date_time.day()),
-                Event::Count(c) => (Kind::Counts, c.date_time.day()),
-            };
-            let seen = self.seen(kind);
-            if seen.is_filtered(day) {
-                let mut in_doubt = identities(event).filter(|&identity| seen.in_doubt(day, identity)).peekable();
-                if in_doubt.peek().is_some() {
-                    questions.entry((kind, day)).or_default().named.extend(in_doubt);
-                }
-            } else if !seen.knows(day) {
-                if self.shared.lookup.surely_empty(kind, self.store_id, day) {
-                    self.seen(kind).load(day, []);
-                } else {
-                    let question = questions.entry((kind, day)).or_default();
-                    question.whole_day = true;
-                    question.named.extend(identities(event));
-                }
-            }
-        }
-        let room = self.shared.limits.identities.saturating_sub(self.shared.identities.load(Relaxed));
-        for (&(kind, day), question) in &mut questions {
-            // Old events come again: more of that day will follow. A look brings a quarter of what there may be, as it is.
-            question.whole_day |= question.named.len() >= MANY && self.seen(kind).filtered(day) <= room / 4;
-        }
-        questions
-    }
-
-    fn seen(&mut self, kind: Kind) -> &mut Seen {
-        match kind {
-            Kind::Lines => &mut self.lines_seen,
-            Kind::Counts => &mut self.counts_seen,
         }
     }
 
@@ -181,7 +120,7 @@ impl StoreActor {
                     let applies = self.applicability.applies(self.store_id, t.change_type_id.get());
                     for line in &t.items {
                         let item_id = line.item_id.get();
-                        if !self.lines_seen.take(day, line_identity(&trans_id, item_id)) {
+                        if !self.memory.take_line(day, &trans_id, item_id) {
                             taken.duplicates += 1;
                             continue;
                         }
@@ -206,7 +145,7 @@ impl StoreActor {
                 }
                 Event::Count(c) => {
                     let (item_id, at) = (c.item_id.get(), c.date_time.micros());
-                    if !self.counts_seen.take(c.date_time.day(), count_identity(item_id, at, c.quantity)) {
+                    if !self.memory.take_count(c.date_time.day(), item_id, at, c.quantity) {
                         taken.duplicates += 1;
                         continue;
                     }
@@ -226,6 +165,7 @@ impl StoreActor {
                 }
             }
         }
+        self.memory.report();
         self.gold_dirty |= taken.changes + taken.counts > 0;
         (happened, taken)
     }
@@ -308,32 +248,6 @@ impl StoreActor {
         }
     }
 
-    fn report_identities(&mut self) {
-        let now = self.lines_seen.len() + self.counts_seen.len();
-        self.shared.identities.fetch_add(now.wrapping_sub(self.identities_reported), Relaxed);
-        self.identities_reported = now;
-    }
-
-    /// While all stores together have too much, this one gives half, by filtering what it can, and if that is not enough for
-    /// all, by forgetting what it does not use.
-    fn shrink_identities(&mut self) {
-        let kinds = [Kind::Lines, Kind::Counts];
-        let least = self.shared.limits.identities_of_a_store();
-        let caps = kinds.map(|kind| (self.seen(kind).len() / 2).max(least));
-        if self.shared.too_many_identities() {
-            kinds.into_iter().zip(caps).for_each(|(kind, cap)| self.seen(kind).filter(cap));
-            self.report_identities();
-        }
-        if self.shared.too_many_identities() {
-            for (kind, cap) in kinds.into_iter().zip(caps) {
-                for day in self.seen(kind).forget(cap) {
-                    self.shared.lookup.forgotten(kind, self.store_id, day);
-                }
-            }
-            self.report_identities();
-        }
-    }
-
     fn gold_rows(&mut self, cut: &mut StoreCut) {
         let mut ids: Vec<i32> = self.items.keys().copied().collect();
         ids.sort_unstable();
@@ -390,7 +304,6 @@ impl Actor for StoreActor {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.shared.live_items.fetch_sub(self.live.len(), Relaxed);
-        self.shared.identities.fetch_sub(self.identities_reported, Relaxed);
         self.shared.tracked_items.fetch_sub(self.items.len(), Relaxed);
     }
 }
@@ -430,38 +343,17 @@ impl Handler<TakeEvents> for StoreActor {
     type Result = AtomicResponse<Self, Result<Taken, StoreUnavailable>>;
 
     fn handle(&mut self, TakeEvents { source, events }: TakeEvents, _: &mut Self::Context) -> Self::Result {
-        let questions = self.questions(&events);
-        let (lookup, store_id) = (self.shared.lookup.clone(), self.store_id);
+        let asked = self.memory.questions(&events).ask();
+        let store_id = self.store_id;
         let unavailable = move |reason: String| StoreUnavailable { store_id, reason };
-        let load = async move {
-            let mut answers = Vec::with_capacity(questions.len());
-            for ((kind, day), question) in questions {
-                match lookup.load(kind, store_id, day, question).await {
-                    Some(found) => answers.push((kind, day, found)),
-                    None => return Err(unavailable("the lake's lookup has ended".to_owned())),
-                }
-            }
-            Ok(answers)
-        };
-        AtomicResponse::new(Box::pin(load.into_actor(self).then(move |loaded, store, _| {
-            let (sent, taken) = match loaded {
-                Ok(answers) => {
-                    store.awake = true;
-                    for (kind, day, found) in answers {
-                        let seen = store.seen(kind);
-                        match found {
-                            Found::Named(identities) => seen.found(day, identities),
-                            Found::Day(identities) => seen.load(day, identities),
-                            Found::LargeDay { filter, named } => {
-                                seen.load_filtered(day, filter);
-                                seen.found(day, named);
-                            }
-                        }
-                    }
+        AtomicResponse::new(Box::pin(asked.into_actor(self).then(move |answers, store, _| {
+            let (sent, taken) = match answers {
+                Some(answers) => {
+                    store.memory.learn(answers);
                     let (happened, taken) = store.take(&source, events);
                     (store.hand_out(happened), Ok(taken))
                 }
-                Err(error) => (Vec::new(), Err(error)),
+                None => (Vec::new(), Err(unavailable("the lake's lookup has ended".to_owned()))),
             };
             let answers = async move {
                 let mut answers = Vec::with_capacity(sent.len());
@@ -481,7 +373,6 @@ impl Handler<TakeEvents> for StoreActor {
                         }
                     }
                 }
-                store.report_identities();
                 taken
             })
         })))
@@ -504,11 +395,7 @@ impl Handler<Cut> for StoreActor {
     type Result = MessageResult<Cut>;
 
     fn handle(&mut self, message: Cut, _: &mut Self::Context) -> Self::Result {
-        for kind in [Kind::Lines, Kind::Counts] {
-            self.seen(kind).cut(message.number, message.durable);
-        }
-        self.awake = false;
-        self.shrink_identities();
+        self.memory.cut(message.number, message.durable);
         let mut cut = StoreCut::new(self.store_id, std::mem::take(&mut self.changes), std::mem::take(&mut self.counts));
         if message.gold && std::mem::take(&mut self.gold_dirty) {
             self.gold_rows(&mut cut);
@@ -529,11 +416,7 @@ impl Handler<MakeRoom> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, message: MakeRoom, _: &mut Self::Context) {
-        // One that has taken something meanwhile has a cut coming, and uses what it remembers.
-        if !self.awake {
-            [Kind::Lines, Kind::Counts].into_iter().for_each(|kind| self.seen(kind).settle(message.durable));
-            self.shrink_identities();
-        }
+        self.memory.make_room(message.durable);
     }
 }
 

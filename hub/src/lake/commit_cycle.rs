@@ -315,7 +315,7 @@ impl CommitCycle {
         self.behind.extend(&cut.touched);
         let stores: BTreeSet<i32> = if gold { self.behind.clone() } else { cut.touched.iter().copied().collect() };
         let durable = self.pipeline.durable_cut();
-        if self.pipeline.directory.shared().too_many_identities() {
+        if self.pipeline.directory.shared().identities.is_overfull() {
             // Those that sleep make room, too. Nobody waits for it.
             for (store_id, store) in self.pipeline.directory.all() {
                 if !stores.contains(&store_id) {

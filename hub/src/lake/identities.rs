@@ -8,7 +8,8 @@ use super::log::{LiveFile, Table};
 use super::read::{Wanted, ints, micros, strings};
 use super::silver::day;
 use crate::actors::{
-    DayRequest, Found, Identity, Kind, Presence, Question, ScalableFilter, count_identity, line_identity,
+    Answer, DayRequest, Found, Identity, IdentityRoom, Kind, Presence, Question, ScalableFilter, count_identity,
+    line_identity,
 };
 use crate::stats::HubStats;
 use anyhow::Result;
@@ -42,8 +43,8 @@ pub struct IdentityReader {
     pub changes: Table,
     /// silver/inventory_snapshot.
     pub counts: Table,
-    /// So many identities of whole days a look holds as they are; days beyond that are filtered.
-    pub most_held: usize,
+    /// How many identities there may be in memory, which a look brings there; days beyond that it filters.
+    pub room: Arc<IdentityRoom>,
     /// Counts what is asked.
     pub stats: Arc<HubStats>,
     /// What is live now.
@@ -150,7 +151,7 @@ impl IdentityReader {
                 Ok(mut found) => {
                     for request in requests {
                         if let Some(found) = found.remove(&request.store_id) {
-                            let _ = request.reply.send(found);
+                            let _ = request.reply.send(Answer::new(found, &self.room));
                         }
                     }
                     return;
@@ -187,7 +188,7 @@ impl IdentityReader {
     }
 
     async fn read_lines(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<HashMap<i32, Found>> {
-        let mut look = Look::begin(sought, self.most_held);
+        let mut look = Look::begin(sought, self.room.most_of_a_look());
         let columns = ["store_id", "trans_id", "item_id"];
         let mut batches = std::pin::pin!(self.changes.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
@@ -200,7 +201,7 @@ impl IdentityReader {
     }
 
     async fn read_counts(&self, files: Vec<LiveFile>, wanted: Wanted, sought: &Sought) -> Result<HashMap<i32, Found>> {
-        let mut look = Look::begin(sought, self.most_held);
+        let mut look = Look::begin(sought, self.room.most_of_a_look());
         let columns = ["store_id", "item_id", "date_time", "quantity"];
         let mut batches = std::pin::pin!(self.counts.read_wanted(files, &columns, wanted));
         while let Some(batch) = batches.try_next().await? {
@@ -218,7 +219,7 @@ impl IdentityReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::IdentityLookup;
+    use crate::actors::{ActorLimits, IdentityLookup};
     use crate::lake::CommitRequest;
     use crate::lake::samples::{Change, NEW_YEAR, changes, counts, lake};
     use crate::lake::tables::TableName;
@@ -228,6 +229,10 @@ mod tests {
 
     fn all() -> Question {
         Question { whole_day: true, ..Question::default() }
+    }
+
+    async fn asked(lookup: &IdentityLookup, kind: Kind, store_id: i32, day: i32, question: Question) -> Option<Found> {
+        Some(lookup.ask(kind, store_id, day, question).await?.found)
     }
 
     fn whole(found: Option<Found>) -> Vec<Identity> {
@@ -293,14 +298,16 @@ mod tests {
         let (lookup, requests) = IdentityLookup::new(presence);
         let (_publish, files) = watch::channel(Arc::new(silver));
         let stats = Arc::new(HubStats::default());
-        let reader = IdentityReader { changes: lines, counts: counted, most_held: 1_000, stats: stats.clone(), files };
+        let room = IdentityRoom::new(&ActorLimits { identities: 200, ..ActorLimits::default() });
+        let reader =
+            IdentityReader { changes: lines, counts: counted, room: room.clone(), stats: stats.clone(), files };
         let reader = tokio::spawn(reader.run(requests));
-        let asked = [(1, FIRST), (2, FIRST), (2, FIRST + 1), (9, FIRST), (2, FIRST + 7)];
-        let asked_all = asked.map(|(store, day)| {
+        let places = [(1, FIRST), (2, FIRST), (2, FIRST + 1), (9, FIRST), (2, FIRST + 7)];
+        let asked_all = places.map(|(store, day)| {
             let lookup = lookup.clone();
             async move {
-                let mut lines = whole(lookup.load(Kind::Lines, store, day, all()).await);
-                let mut counts = whole(lookup.load(Kind::Counts, store, day, all()).await);
+                let mut lines = whole(asked(&lookup, Kind::Lines, store, day, all()).await);
+                let mut counts = whole(asked(&lookup, Kind::Counts, store, day, all()).await);
                 lines.sort_unstable();
                 counts.sort_unstable();
                 (lines, counts)
@@ -321,16 +328,22 @@ mod tests {
         assert_eq!(told[4], (Vec::new(), Vec::new()), "a day without rows");
         // Some of them, while another store asks for all of that day.
         let (line, count) = (line_identity("t1", 10), count_identity(10, NEW_YEAR + 1, 1));
+        let named_of_all = |one: Identity| Question { named: [one, 4].into_iter().collect(), whole_day: true };
         let named = |one: Identity| Question { named: [one, 4, 5].into_iter().collect(), whole_day: false };
         let (two, three, counted, other_day) = futures::join!(
-            lookup.load(Kind::Lines, 2, FIRST, named(line)),
-            lookup.load(Kind::Lines, 3, FIRST, all()),
-            lookup.load(Kind::Counts, 2, FIRST, named(count)),
-            lookup.load(Kind::Counts, 2, FIRST + 1, named(count)),
+            asked(&lookup, Kind::Lines, 2, FIRST, named(line)),
+            asked(&lookup, Kind::Lines, 3, FIRST, all()),
+            asked(&lookup, Kind::Counts, 2, FIRST, named(count)),
+            asked(&lookup, Kind::Counts, 2, FIRST + 1, named(count)),
         );
         assert_eq!((named_ones(two), whole(three).len()), (vec![line], 3));
         assert_eq!((named_ones(counted), named_ones(other_day)), (vec![count], Vec::new()));
         assert_eq!(stats.identity_lookups.load(Relaxed), 14);
+        assert_eq!(room.held(), 0, "what was read takes no room");
+        let _taken = room.place_on_the_way(198);
+        let found = asked(&lookup, Kind::Lines, 2, FIRST, named_of_all(line)).await;
+        let Some(Found::LargeDay { named, .. }) = found else { panic!("there is no room for {found:?}") };
+        assert_eq!(named, [line]);
         drop(lookup);
         reader.await.unwrap();
     }

@@ -3,7 +3,7 @@
 use super::file_reader::{FileReader, SMALL_FILE_BYTES};
 use super::log::{LiveFile, Table};
 use super::tables::{ColumnType, TableName};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use deltalake::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
     StringArray, TimestampMicrosecondArray, new_null_array,
@@ -20,8 +20,8 @@ use object_store::ObjectStore;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 
 /// Rows per batch.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -127,34 +127,51 @@ pub struct Wanted {
     pub times: Option<Range<i64>>,
 }
 
+/// What one of the filters has judged of a file.
+#[derive(Debug, Default)]
+struct Judged {
+    rows: AtomicUsize,
+    kept: AtomicUsize,
+}
+
+impl Judged {
+    fn count(&self, kept: BooleanArray) -> BooleanArray {
+        self.rows.fetch_add(kept.len(), Relaxed);
+        self.kept.fetch_add(kept.true_count(), Relaxed);
+        kept
+    }
+}
+
 impl Wanted {
-    /// By store first: for the stores that are not wanted nothing else is decoded.
-    fn filter(self: &Arc<Self>, schema: &SchemaDescriptor) -> RowFilter {
-        let wanted = Arc::clone(self);
+    /// By store first: for the stores that are not wanted nothing else is decoded. With what each filter has judged.
+    fn filter(self: &Arc<Self>, schema: &SchemaDescriptor) -> (RowFilter, Vec<Arc<Judged>>) {
+        let (wanted, judged) = (Arc::clone(self), Arc::new(Judged::default()));
+        let mut all_judged = vec![Arc::clone(&judged)];
         let by_store = ArrowPredicateFn::new(ProjectionMask::columns(schema, ["store_id"]), move |batch| {
             // Rows of one store follow one another.
             let (mut store_id, mut keep) = (None, false);
             let values = ints(&batch, 0).map_err(unreadable)?.iter();
-            Ok(values
-                .map(|&value| {
-                    if store_id.replace(value) != Some(value) {
-                        keep = wanted.stores.contains(&value);
-                    }
-                    Some(keep)
-                })
-                .collect())
+            let kept = values.map(|&value| {
+                if store_id.replace(value) != Some(value) {
+                    keep = wanted.stores.contains(&value);
+                }
+                Some(keep)
+            });
+            Ok(judged.count(kept.collect()))
         });
         let mut filters: Vec<Box<dyn ArrowPredicate>> = vec![Box::new(by_store)];
         if let Some(times) = self.times.clone() {
+            let judged = Arc::new(Judged::default());
+            all_judged.push(Arc::clone(&judged));
             let by_time = ArrowPredicateFn::new(ProjectionMask::columns(schema, ["date_time"]), move |batch| {
                 let column = deltalake::arrow::compute::cast(batch.column(0), &ColumnType::Timestamp.arrow())?;
                 let batch = RecordBatch::try_from_iter([("date_time", column)])?;
                 let values = micros(&batch, 0).map_err(unreadable)?.iter();
-                Ok(values.map(|at| Some(times.contains(at))).collect::<BooleanArray>())
+                Ok(judged.count(values.map(|at| Some(times.contains(at))).collect()))
             });
             filters.push(Box::new(by_time));
         }
-        RowFilter::new(filters)
+        (RowFilter::new(filters), all_judged)
     }
 }
 
@@ -234,17 +251,27 @@ fn start(
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
-            let context = || format!("read {table}/{}", file.path);
-            if let Err(error) = read_file(store, table, &file, &columns, wanted, &sender).await {
-                // If nobody listens any more, nobody wants to know.
-                let _ = sender.send(Err(error.context(context()))).await;
-            }
+            let read = read_file(store, table, &file, &columns, wanted, &sender).await;
+            let end = read.map(|()| None).with_context(|| format!("read {table}/{}", file.path));
+            // If nobody listens any more, nobody wants to know.
+            let _ = sender.send(end).await;
         });
     });
     // The place is free when the last batch was taken, not when it was decoded: what waits takes memory.
-    ReceiverStream::new(receiver).map(move |batch| {
+    until_the_end(receiver).map(move |batch| {
         let _held = &place;
         batch
+    })
+}
+
+/// Batches, until one says that there are no more. Where a decoder panics nobody says it: that must not look like the end.
+fn until_the_end(
+    receiver: mpsc::Receiver<Result<Option<RecordBatch>>>,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
+    futures::stream::try_unfold(receiver, async |mut receiver| match receiver.recv().await {
+        Some(Ok(batch)) => Ok(batch.map(|batch| (batch, receiver))),
+        Some(Err(error)) => Err(error),
+        None => Err(anyhow!("reading a file stopped before its end, as after a panic")),
     })
 }
 
@@ -254,7 +281,7 @@ async fn read_file(
     file: &LiveFile,
     columns: &[String],
     wanted: Option<Arc<Wanted>>,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
+    sender: &mpsc::Sender<Result<Option<RecordBatch>>>,
 ) -> Result<()> {
     let reader = FileReader::new(store, file.location(), file.size);
     let mut options = ArrowReaderOptions::new();
@@ -263,9 +290,12 @@ async fn read_file(
         options = options.with_offset_index_policy(PageIndexPolicy::Optional);
     }
     let mut builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
+    let rows = usize::try_from(builder.metadata().file_metadata().num_rows())?;
+    let mut filters = Vec::new();
     if let Some(wanted) = wanted {
-        let filter = wanted.filter(builder.parquet_schema());
+        let (filter, judged) = wanted.filter(builder.parquet_schema());
         builder = builder.with_row_filter(filter);
+        filters = judged;
     }
     let stored = columns.iter().filter(|c| table.partition_column() != Some(c.as_str()));
     let mask = ProjectionMask::columns(builder.parquet_schema(), stored.map(String::as_str));
@@ -273,12 +303,25 @@ async fn read_file(
     let batch_rows = if frames { BATCH_FRAMES } else { BATCH_ROWS };
     let mut batches = builder.with_projection(mask).with_batch_size(batch_rows).build()?;
     let schema = projected_schema(table, columns)?;
+    let mut read = 0;
     while let Some(batch) = batches.try_next().await? {
+        read += batch.num_rows();
         let arranged = arrange(table, file, columns, &schema, &batch)?;
-        if sender.send(Ok(arranged)).await.is_err() {
-            break;
+        if sender.send(Ok(Some(arranged))).await.is_err() {
+            return Ok(());
         }
     }
+    // A column that ends early ends the reading without an error.
+    let mut expected = rows;
+    for judged in filters {
+        complete(judged.rows.load(Relaxed), expected)?;
+        expected = judged.kept.load(Relaxed);
+    }
+    complete(read, expected)
+}
+
+fn complete(read: usize, expected: usize) -> Result<()> {
+    ensure!(read == expected, "{read} rows could be read of {expected}");
     Ok(())
 }
 
@@ -337,6 +380,7 @@ mod tests {
     use super::*;
     use crate::lake::CommitRequest;
     use crate::lake::samples::{NEW_YEAR, changes, lake};
+    use object_store::ObjectStoreExt;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn small_and_large_files_come_in_their_order() {
@@ -360,6 +404,62 @@ mod tests {
             assert_eq!(stores.len(), 5 * 6_000 + 45 * 2);
             stores.dedup();
             assert_eq!(stores, (0..50).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_a_damaged_file_all_rows_come_or_an_error() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let ids: Vec<String> = (0..400_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let rows: Vec<_> = ids.iter().zip(0..).map(|(id, n)| (id.as_str(), n % 7, NEW_YEAR, 1, 10, -1)).collect();
+        let adds = table.write([changes(&rows)]).await.unwrap();
+        table.commit(CommitRequest::append(adds)).await.unwrap();
+        let files = table.files_since(0);
+        let (store, place) = (table.store(), files[0].location());
+        let good = store.get(&place).await.unwrap().bytes().await.unwrap();
+        let columns = ["trans_id", "store_id", "date_time", "item_id"];
+        let wanted = |times| Wanted { stores: [1, 2].into(), times };
+        let (mut panics, mut short, mut errors) = (0, 0, 0);
+        // Here and there, and wherever the footer says 400 (twice that is 0x320, in groups of seven bits).
+        let numbers = (1..good.len()).filter(|&at| good[at - 1..=at] == [0xa0, 0x06]).map(|at| (at, 1));
+        for (at, flip) in (0..good.len()).step_by(3).map(|at| (at, 1 << (at % 8))).chain(numbers) {
+            let mut bad = good.to_vec();
+            bad[at] ^= flip;
+            store.put(&place, bad.into()).await.unwrap();
+            let all: Result<Vec<RecordBatch>> = table.read(files.clone(), &columns).try_collect().await;
+            let some = table.read_wanted(files.clone(), &columns, wanted((at % 2 == 0).then_some(0..i64::MAX)));
+            let some: Result<Vec<RecordBatch>> = some.try_collect().await;
+            for (batches, rows) in [(all, 400), (some, 0)] {
+                match batches {
+                    Ok(batches) => {
+                        let read = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+                        assert!(rows == 0 || read == rows, "damaged at {at}: {read} rows");
+                    }
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        panics += usize::from(error.contains("as after a panic"));
+                        short += usize::from(error.contains("rows could be read of"));
+                        errors += 1;
+                    }
+                }
+            }
+        }
+        assert!(errors > 100 && panics > 0 && short > 0, "{errors} errors, {panics} panics, {short} of too few rows");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_not_at_the_files_end() {
+        let batch = || Ok(Some(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        for (end, good) in [(Some(Ok(None)), true), (None, false), (Some(Err(anyhow!("unreadable"))), false)] {
+            let (sender, receiver) = mpsc::channel(8);
+            sender.send(batch()).await.unwrap();
+            if let Some(end) = end {
+                sender.send(end).await.unwrap();
+            }
+            drop(sender);
+            let all: Result<Vec<RecordBatch>> = until_the_end(receiver).try_collect().await;
+            assert_eq!(all.is_ok_and(|all| all.len() == 1), good);
         }
     }
 }

@@ -212,7 +212,7 @@ impl Web {
             },
             live_items: shared.map_or(0, |s| s.live_items.load(Relaxed)),
             tracked_items: shared.map_or(0, |s| s.tracked_items.load(Relaxed)),
-            identities: shared.map_or(0, |s| s.identities.load(Relaxed)),
+            identities: shared.map_or(0, |s| s.identities.held()),
             uptime_seconds: self.state.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION"),
         }

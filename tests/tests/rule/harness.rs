@@ -160,7 +160,7 @@ impl Harness {
     /// Identities that the stores remember.
     pub fn identities(&self) -> usize {
         let life = self.life.as_ref().expect("the hub lives");
-        life.pipeline.directory.shared().identities.load(Relaxed)
+        life.pipeline.directory.shared().identities.held()
     }
 
     /// How often stores asked silver what they had taken.
