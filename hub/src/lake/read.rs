@@ -380,6 +380,8 @@ mod tests {
     use super::*;
     use crate::lake::CommitRequest;
     use crate::lake::samples::{NEW_YEAR, changes, lake};
+    use deltalake::parquet::arrow::ArrowWriter;
+    use deltalake::parquet::file::properties::WriterProperties;
     use object_store::ObjectStoreExt;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -420,7 +422,7 @@ mod tests {
         let good = store.get(&place).await.unwrap().bytes().await.unwrap();
         let columns = ["trans_id", "store_id", "date_time", "item_id"];
         let wanted = |times| Wanted { stores: [1, 2].into(), times };
-        let (mut panics, mut short, mut errors) = (0, 0, 0);
+        let (mut panics, mut short, mut errors) = (0, [0, 0], 0);
         // Here and there, and wherever the footer says 400 (twice that is 0x320, in groups of seven bits).
         let numbers = (1..good.len()).filter(|&at| good[at - 1..=at] == [0xa0, 0x06]).map(|at| (at, 1));
         for (at, flip) in (0..good.len()).step_by(3).map(|at| (at, 1 << (at % 8))).chain(numbers) {
@@ -430,22 +432,75 @@ mod tests {
             let all: Result<Vec<RecordBatch>> = table.read(files.clone(), &columns).try_collect().await;
             let some = table.read_wanted(files.clone(), &columns, wanted((at % 2 == 0).then_some(0..i64::MAX)));
             let some: Result<Vec<RecordBatch>> = some.try_collect().await;
-            for (batches, rows) in [(all, 400), (some, 0)] {
+            for (batches, filtered) in [(all, 0), (some, 1)] {
                 match batches {
                     Ok(batches) => {
                         let read = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-                        assert!(rows == 0 || read == rows, "damaged at {at}: {read} rows");
+                        assert!(filtered == 1 || read == 400, "damaged at {at}: {read} rows");
                     }
                     Err(error) => {
                         let error = format!("{error:#}");
                         panics += usize::from(error.contains("as after a panic"));
-                        short += usize::from(error.contains("rows could be read of"));
+                        short[filtered] += usize::from(error.contains("rows could be read of"));
                         errors += 1;
                     }
                 }
             }
         }
-        assert!(errors > 100 && panics > 0 && short > 0, "{errors} errors, {panics} panics, {short} of too few rows");
+        let noticed = errors > 100 && short.iter().all(|&short| short > 0);
+        assert!(noticed, "{errors} errors, {panics} of them panics, {short:?} of too few rows");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_wanted_comes_from_each_row_group() {
+        let (_folder, lake) = lake();
+        let mut table = Table::open_or_create(&lake, TableName::InventoryChange).await.unwrap();
+        let ids: Vec<String> = (0..400).map(|n| format!("{n:x}")).collect();
+        // Each store's rows together, and mixed.
+        for store in [|n: i32| n / 90, |n: i32| n % 5] {
+            let rows: Vec<_> =
+                ids.iter().zip(0..).map(|(id, n)| (&**id, store(n), NEW_YEAR + i64::from(n), 1, 10, -1)).collect();
+            let adds = table.write([changes(&rows)]).await.unwrap();
+            table.commit(CommitRequest::append(adds)).await.unwrap();
+            let mut file = table.live_files().max_by_key(|file| file.added_version).unwrap().clone();
+            let columns = ["trans_id", "store_id", "date_time", "item_id"];
+            let one = deltalake::arrow::compute::concat_batches(
+                &projected_schema(table.name, &columns.map(str::to_owned)).unwrap(),
+                &table.read(vec![file.clone()], &columns).try_collect::<Vec<_>>().await.unwrap(),
+            );
+            let properties = WriterProperties::builder()
+                .set_max_row_group_row_count(Some(50))
+                .set_data_page_row_count_limit(10)
+                .set_write_batch_size(5)
+                .build();
+            let mut bytes = Vec::new();
+            let one = one.unwrap();
+            let mut writer = ArrowWriter::try_new(&mut bytes, one.schema(), Some(properties)).unwrap();
+            writer.write(&one).unwrap();
+            assert_eq!(writer.close().unwrap().row_groups().len(), 8);
+            file.size = bytes.len() as u64;
+            table.store().put(&file.location(), bytes.into()).await.unwrap();
+            for stores in [vec![], vec![2], vec![0, 4], vec![9], vec![0, 1, 2, 3, 4]] {
+                for times in [None, Some(0..200), Some(199..201), Some(390..500), Some(500..600)] {
+                    let in_time = |n: &i32| times.as_ref().is_none_or(|times: &Range<i32>| times.contains(n));
+                    let expected: Vec<i32> = (0..400).filter(|&n| stores.contains(&store(n)) && in_time(&n)).collect();
+                    let micros = |n: i32| NEW_YEAR + i64::from(n);
+                    let wanted = Wanted {
+                        stores: stores.iter().copied().collect(),
+                        times: times.clone().map(|times| micros(times.start)..micros(times.end)),
+                    };
+                    let mut read = Vec::new();
+                    let mut batches = std::pin::pin!(table.read_wanted(vec![file.clone()], &columns, wanted));
+                    while let Some(batch) = batches.try_next().await.unwrap() {
+                        read.extend(
+                            strings(&batch, 0).unwrap().iter().map(|id| i32::from_str_radix(id.unwrap(), 16).unwrap()),
+                        );
+                    }
+                    read.sort_unstable();
+                    assert_eq!(read, expected, "{stores:?} {times:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]
