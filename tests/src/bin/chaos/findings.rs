@@ -73,6 +73,8 @@ pub struct Told {
     pub api_rows: u64,
     /// The lake was made anew from bronze, and judged again.
     pub from_bronze: bool,
+    /// Without rows that bronze lacked.
+    pub bronze_lacks: bool,
     pub seconds: f64,
 }
 

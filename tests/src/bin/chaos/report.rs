@@ -55,8 +55,8 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
     let failed: Vec<&Told> = done.iter().filter(|told| !told.findings.is_empty()).collect();
     let mut text = format!(
         "{} runs of {} s in {} form, {} jobs, {:.0} min: {} faults, {} armed points reached, {} documents accepted, {} lines and \
-         {} counts owed, {} versions of gold compared ({} by DuckDB, too), {} rows of the API, {} lakes made anew from bronze, \
-         {} failed",
+         {} counts owed, {} versions of gold compared ({} by DuckDB, too), {} rows of the API, {} lakes made anew from bronze \
+         ({} of them without rows of a lost disk that only silver had), {} failed",
         done.len(),
         options.length().as_secs(),
         options.form,
@@ -71,6 +71,7 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         total(done, |told| told.former_versions),
         total(done, |told| told.api_rows),
         total(done, |told| told.from_bronze.into()),
+        total(done, |told| told.bronze_lacks.into()),
         failed.len()
     );
     for told in failed {
@@ -114,7 +115,11 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
             told.quarantined,
             told.gold_versions,
             told.former_versions,
-            if told.from_bronze { "yes" } else { "" },
+            match (told.from_bronze, told.bronze_lacks) {
+                (true, true) => "without some",
+                (true, false) => "yes",
+                (false, _) => "",
+            },
             told.seconds
         ));
     }
