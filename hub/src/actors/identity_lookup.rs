@@ -116,7 +116,7 @@ impl IdentityLookup {
         self.presence.add(kind, store_id, day);
     }
 
-    /// Asks silver about one day of one store. `None` when the hub stops.
+    /// Asks silver about one day of one store. `None` when silver cannot be read for good, or the hub stops.
     pub async fn ask(&self, kind: Kind, store_id: i32, day: i32, question: Question) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(DayRequest { kind, store_id, day, question, reply }).await.ok()?;

@@ -29,7 +29,7 @@ impl IdentityRoom {
     }
 
     /// How many more may be.
-    pub fn left(&self) -> usize {
+    fn left(&self) -> usize {
         self.most.saturating_sub(self.held())
     }
 

@@ -353,7 +353,7 @@ impl Handler<TakeEvents> for StoreActor {
                     let (happened, taken) = store.take(&source, events);
                     (store.hand_out(happened), Ok(taken))
                 }
-                None => (Vec::new(), Err(unavailable("the lake's lookup has ended".to_owned()))),
+                None => (Vec::new(), Err(unavailable("silver cannot be read, or the hub stops".to_owned()))),
             };
             let answers = async move {
                 let mut answers = Vec::with_capacity(sent.len());

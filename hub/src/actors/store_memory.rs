@@ -34,7 +34,7 @@ pub(super) struct Questions {
 pub(super) struct Answers(Vec<(Kind, i32, Answer)>);
 
 impl Questions {
-    /// Asks, one day after the other. `None` when the hub stops.
+    /// Asks, one day after the other. `None` as in [`IdentityLookup::ask`].
     pub(super) async fn ask(self) -> Option<Answers> {
         let mut answers = Vec::with_capacity(self.of_days.len());
         for ((kind, day), question) in self.of_days {

@@ -464,17 +464,14 @@ mod tests {
             table.commit(CommitRequest::append(adds)).await.unwrap();
             let mut file = table.live_files().max_by_key(|file| file.added_version).unwrap().clone();
             let columns = ["trans_id", "store_id", "date_time", "item_id"];
-            let one = deltalake::arrow::compute::concat_batches(
-                &projected_schema(table.name, &columns.map(str::to_owned)).unwrap(),
-                &table.read(vec![file.clone()], &columns).try_collect::<Vec<_>>().await.unwrap(),
-            );
+            let batches: Vec<RecordBatch> = table.read(vec![file.clone()], &columns).try_collect().await.unwrap();
+            let one = deltalake::arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
             let properties = WriterProperties::builder()
                 .set_max_row_group_row_count(Some(50))
                 .set_data_page_row_count_limit(10)
                 .set_write_batch_size(5)
                 .build();
             let mut bytes = Vec::new();
-            let one = one.unwrap();
             let mut writer = ArrowWriter::try_new(&mut bytes, one.schema(), Some(properties)).unwrap();
             writer.write(&one).unwrap();
             assert_eq!(writer.close().unwrap().row_groups().len(), 8);
