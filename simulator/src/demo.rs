@@ -409,7 +409,12 @@ fn print_summary(options: &DemoOptions, outcome: &Outcome, whole: Duration, pipe
 fn where_to_look(options: &DemoOptions, lake: &Path, hub_url: &str) {
     let lake = lake.display();
     println!("\nLook further:");
-    println!("  onhand-hub show inventory_current --lake {lake} --store 1 --limit 5");
+    let question = format!("show inventory_current --lake {lake} --store 1 --limit 5");
+    let hub = std::env::current_exe().map(|demo| demo.with_file_name("onhand-hub"));
+    match hub {
+        Ok(hub) if hub.exists() => println!("  {} {question}", hub.display()),
+        _ => println!("  onhand-hub {question}   (`cargo build --release` makes onhand-hub)"),
+    }
     println!(
         "  duckdb -c \"INSTALL delta; LOAD delta; SELECT * FROM delta_scan('{lake}/gold/inventory_current') LIMIT 5\""
     );
