@@ -16,6 +16,7 @@ mod external_broker;
 mod hostile_http;
 mod hub_away;
 mod hub_killed;
+mod lake_put_back;
 mod late_data;
 mod load;
 mod long_outage;
