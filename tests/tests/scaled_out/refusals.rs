@@ -56,6 +56,8 @@ fn credentials_that_run_out_are_said_and_commits_are_tried_until_they_are_good_a
     wait_until("it says so", || hub.log_tail(), said);
     let waiting = || agent.backlog().is_some_and(|events| events > 20);
     wait_until("events wait in the agent", || hub.log_tail(), waiting);
+    let tries = || hub.log().matches("trying again").count();
+    wait_until("it has tried many times", || hub.log_tail(), || tries() >= 5);
     s3.let_in_again();
     let till = selling.stop();
     settle(&hub, &[&agent]);
