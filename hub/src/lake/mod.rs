@@ -16,6 +16,7 @@ pub mod housekeeping;
 pub mod identities;
 pub mod insist;
 pub mod log;
+mod log_store;
 pub mod marks;
 pub mod positions;
 pub mod quarantined;

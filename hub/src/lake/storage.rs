@@ -2,6 +2,7 @@
 
 use super::cloud;
 use super::durable_local::{self, DurableLocal};
+use super::log_store::BoundedLogStore;
 use super::refusal;
 use super::retention::Retention;
 use super::tables::TableName;
@@ -135,18 +136,19 @@ impl Lake {
     /// If the URL is none that this build can reach.
     pub(crate) fn log_store(&self, table: TableName) -> Result<LogStoreRef> {
         let uri = format!("{}/{table}", self.0.root);
-        match &self.0.place {
+        let store = match &self.0.place {
             Place::Local(_, store) => {
                 let location = deltalake::ensure_table_uri(&uri).with_context(|| format!("reach {uri}"))?;
                 logstore_with(Arc::new(store.clone()), &location, StorageConfig::default())
-                    .with_context(|| format!("reach {uri}"))
+                    .with_context(|| format!("reach {uri}"))?
             }
             Place::Cloud(store) => {
                 let location = Url::parse(&format!("{uri}/")).with_context(|| format!("{uri} is no URL"))?;
                 let table = Arc::new(PrefixStore::new(Arc::clone(store), cloud::path_of(&uri)?));
-                Ok(default_logstore(table, Arc::clone(store), &location, &StorageConfig::default()))
+                default_logstore(table, Arc::clone(store), &location, &StorageConfig::default())
             }
-        }
+        };
+        Ok(BoundedLogStore::around(store))
     }
 
     /// Creates a table; leaves one that is there as it is.

@@ -12,6 +12,7 @@
 //!   what gold reflects.
 
 use super::commit::{CommitError, CommitRequest};
+use super::files::ROW_GROUP_ROWS;
 use super::log::{LiveFile, Table};
 use super::read::ints;
 use super::retention::Retention;
@@ -34,8 +35,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Files below this size are of the lowest tier; each next tier is [`TIER_FACTOR`] times as large.
 const LOWEST_TIER: u64 = 64 * 1024;
 const TIER_FACTOR: u64 = 8;
-/// Rows of silver that compaction puts in the order of their stores, in memory: 30 MB or so.
-const SORTED_ROWS: usize = 256 * 1024;
+/// Rows of silver that compaction puts in the order of their stores, in memory: 15 MB or so, and a row group.
+const SORTED_ROWS: usize = ROW_GROUP_ROWS;
 /// Rows that the writer is given at a time.
 const WRITE_ROWS: usize = 16 * 1024;
 
@@ -269,7 +270,8 @@ impl Table {
 
 /// Writes rows of silver store by store, each store's in their order: whoever looks for a few stores skips the others' pages.
 async fn write_by_store(writer: &mut DeltaWriter, batches: &[RecordBatch]) -> Result<()> {
-    let mut order: Vec<(i32, (usize, usize))> = Vec::new();
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut order: Vec<(i32, (usize, usize))> = Vec::with_capacity(rows);
     for (index, batch) in batches.iter().enumerate() {
         let column = batch.schema().index_of("store_id")?;
         order.extend(ints(batch, column)?.iter().enumerate().map(|(row, &store_id)| (store_id, (index, row))));
