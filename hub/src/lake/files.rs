@@ -14,10 +14,8 @@ use std::collections::HashMap;
 
 /// Rows that the Parquet writer is given at a time.
 const WRITE_ROWS: usize = 16 * 1024;
-/// Most rows of a row group, and most bytes of it, encoded, about. The writer has a row group in memory until it is whole,
-/// whoever reads it the compressed columns that are asked for: what compaction takes does not grow with the files.
-pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
-const ROW_GROUP_BYTES: usize = 8 << 20;
+/// Bytes from which on a row group is whole, whatever its rows: the writer has it in memory until then, and frames are large.
+const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// A data file that is written and durable, but in no version yet.
 #[derive(Debug, Clone)]
@@ -82,7 +80,6 @@ fn properties(table: TableName) -> WriterProperties {
     let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         // Per row group: that is what the log's statistics are made of. Per page they would cost more than they prune.
         .set_statistics_enabled(EnabledStatistics::Chunk);

@@ -27,7 +27,7 @@ const FILES_AT_ONCE: NonZero<usize> = NonZero::new(16).expect("it is not zero");
 pub struct BoundedLogStore(LogStoreRef);
 
 impl BoundedLogStore {
-    /// All else is as `inner` does it.
+    /// All else is as `inner` does it, or by what the trait makes of that.
     pub fn around(inner: LogStoreRef) -> LogStoreRef {
         Arc::new(Self(inner))
     }

@@ -12,7 +12,6 @@
 //!   what gold reflects.
 
 use super::commit::{CommitError, CommitRequest};
-use super::files::ROW_GROUP_ROWS;
 use super::log::{LiveFile, Table};
 use super::read::ints;
 use super::retention::Retention;
@@ -35,8 +34,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Files below this size are of the lowest tier; each next tier is [`TIER_FACTOR`] times as large.
 const LOWEST_TIER: u64 = 64 * 1024;
 const TIER_FACTOR: u64 = 8;
-/// Rows of silver that compaction puts in the order of their stores, in memory: 15 MB or so, and a row group.
-const SORTED_ROWS: usize = ROW_GROUP_ROWS;
+/// Rows of silver that compaction puts in the order of their stores, in memory: 30 MB or so.
+const SORTED_ROWS: usize = 256 * 1024;
 /// Rows that the writer is given at a time.
 const WRITE_ROWS: usize = 16 * 1024;
 
@@ -97,9 +96,20 @@ impl Table {
     }
 
     async fn merge(&self, group: &[LiveFile]) -> Result<Vec<super::files::PendingAdd>> {
-        let columns: Vec<&str> = self.name.definition().columns.iter().map(|c| c.name).collect();
-        let since = group.iter().map(|f| f.added_version).max();
         let mut writer = self.writer();
+        if let Err(error) = self.merge_into(&mut writer, group).await {
+            // An object store keeps the parts of an upload that is only dropped, where no vacuum sees them.
+            if let Err(error) = writer.abort().await {
+                tracing::warn!("upkeep: abandon a merged file of {}: {error}", self.name);
+            }
+            return Err(error);
+        }
+        let since = group.iter().map(|f| f.added_version).max();
+        self.finish(writer, since).await.with_context(|| format!("compact {}", self.name))
+    }
+
+    async fn merge_into(&self, writer: &mut DeltaWriter, group: &[LiveFile]) -> Result<()> {
+        let columns: Vec<&str> = self.name.definition().columns.iter().map(|c| c.name).collect();
         let mut batches = std::pin::pin!(self.read(group.to_vec(), &columns));
         let by_store = matches!(self.name, TableName::InventoryChange | TableName::InventorySnapshot);
         let mut unsorted: Vec<RecordBatch> = Vec::new();
@@ -107,14 +117,13 @@ impl Table {
             if by_store {
                 unsorted.push(batch);
                 if unsorted.iter().map(RecordBatch::num_rows).sum::<usize>() >= SORTED_ROWS {
-                    write_by_store(&mut writer, &std::mem::take(&mut unsorted)).await?;
+                    write_by_store(writer, &std::mem::take(&mut unsorted)).await?;
                 }
             } else {
                 writer.write(&batch).await?;
             }
         }
-        write_by_store(&mut writer, &unsorted).await?;
-        self.finish(writer, since).await.with_context(|| format!("compact {}", self.name))
+        write_by_store(writer, &unsorted).await
     }
 
     /// How long what is replaced is kept, and how often it is looked for.
