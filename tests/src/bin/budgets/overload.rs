@@ -16,6 +16,8 @@ const RATE: u64 = 10_000;
 const TILLS: u64 = 32;
 /// So few that the run reaches the cap: what is kept beyond it would look like growth.
 const IDENTITIES: &str = "500000";
+/// What the hub says an identity takes, about.
+const IDENTITY_BYTES: f64 = 32.;
 /// Agents that send frames to a slow hub, and the transactions of each.
 const SENDERS: i32 = 8;
 const TRANSACTIONS: usize = 100_000;
@@ -59,7 +61,9 @@ fn at_the_till(minutes: f64, report: &mut Report) {
     let drained = over.elapsed().as_secs_f64();
     let meanwhile = open.close();
     let after = LiveStore::sell_for(&live, &hub, 2, Duration::from_secs(5));
+    let later = LiveStore::sell_for(&live, &hub, 2, Duration::from_secs(5));
     hub.wait_settled();
+    let identities = hub.metric("onhand_hub_identities") * IDENTITY_BYTES;
     let name = format!("overload: {} tx/s at the tills for {minutes} min: tx/s answered", number(RATE as f64));
     report.figure(&name, number(accepted / took), "10,000");
     let (p50, p99) = (percentile(&mut waits, 0.5), percentile(&mut waits, 0.99));
@@ -68,9 +72,11 @@ fn at_the_till(minutes: f64, report: &mut Report) {
     report.figure("overload: agent, most resident in each third of it", shown(of_agent.series()), "does not grow");
     let name = format!("overload: hub, most resident in each third of it ({IDENTITIES} identities)");
     report.figure(&name, shown(of_hub.series()), "does not grow");
+    report.figure("overload: of that, what the events it knows have room in, in the end", megabytes(identities), "");
     report.figure("overload: another store, POS to the hub's API, before", in_words(before), "");
     report.figure("overload: another store, POS to the hub's API, meanwhile", in_words(meanwhile), "");
-    report.figure("overload: another store, POS to the hub's API, afterwards", in_words(after), "");
+    report.figure("overload: another store, POS to the hub's API, in the five seconds after it", in_words(after), "");
+    report.figure("overload: another store, POS to the hub's API, in the five after those", in_words(later), "");
     let waiting = format!("{drained:.1} s ({} events waited)", number(backlog as f64));
     report.figure("overload: end of the load to an empty outbox", waiting, "seconds");
     let rows = lines(&sandbox) - (sold() - sold_before);
@@ -112,7 +118,8 @@ fn lines(sandbox: &Sandbox) -> u64 {
 /// Frames as fast as they are taken, at a hub that works a tenth of the time: ten times what it can commit.
 fn at_the_hub(report: &mut Report) {
     let sandbox = Sandbox::new();
-    let hub = Hub::start(&sandbox, HubOptions::with(&["--silver-interval", "1s", "--gold-interval", "5s"]));
+    let options = ["--silver-interval", "1s", "--gold-interval", "5s", "--identities", IDENTITIES];
+    let hub = Hub::start(&sandbox, HubOptions::with(&options));
     let frames: Vec<Frames> = (1..=SENDERS)
         .map(|store| Frames::pack(&format!("agent-{store}"), transactions("t", store, TRANSACTIONS, 10_000)))
         .collect();

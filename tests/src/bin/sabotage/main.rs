@@ -233,7 +233,8 @@ impl Shop {
             .map(|(number, (noticer, said))| said.unwrap_or_else(|| self.notice(noticer, &folder, number)));
         let said: Result<Vec<String>, String> = said.collect();
         self.tree.remove_binaries(&folder);
-        Ok(said?.join("; "))
+        let said: Vec<String> = said?.iter().map(|said| report::in_a_line(said)).collect();
+        Ok(said.join("; "))
     }
 
     /// Runs a noticer, the patch's `number`th; returns what it says when it fails, as it should.

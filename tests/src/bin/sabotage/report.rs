@@ -33,10 +33,9 @@ impl Outcome {
 
     fn row(&self, commit: &str) -> String {
         let (word, detail) = match &self.result {
-            Ok(detail) => ("noticed", detail),
-            Err(detail) => ("NOT NOTICED", detail),
+            Ok(detail) => ("noticed", detail.clone()),
+            Err(detail) => ("NOT NOTICED", in_a_line(detail)),
         };
-        let detail = in_a_line(detail);
         let noticers: Vec<String> = self.noticers.iter().map(|noticer| format!("`{noticer}`")).collect();
         let (takes_out, noticers, detail) = (cell(&self.takes_out), noticers.join(", "), cell(&detail));
         format!("| {} | {takes_out} | {noticers} | {word} | {detail} | {commit} |", self.name)
@@ -162,7 +161,7 @@ fn did_not_start(part: &str, found: &str) -> bool {
 }
 
 /// A line of bounded length, without where on this machine things lay.
-fn in_a_line(text: &str) -> String {
+pub fn in_a_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().map(nameless).collect();
     words.join(" ").chars().take(240).collect()
 }
