@@ -72,7 +72,7 @@ fn at_the_till(minutes: f64, report: &mut Report) {
     report.figure("overload: agent, most resident in each third of it", shown(of_agent.series()), "does not grow");
     let name = format!("overload: hub, most resident in each third of it ({IDENTITIES} identities)");
     report.figure(&name, shown(of_hub.series()), "does not grow");
-    report.figure("overload: of that, what the events it knows have room in, in the end", megabytes(identities), "");
+    report.figure("overload: what the events that it remembers take, once it is over", megabytes(identities), "");
     report.figure("overload: another store, POS to the hub's API, before", in_words(before), "");
     report.figure("overload: another store, POS to the hub's API, meanwhile", in_words(meanwhile), "");
     report.figure("overload: another store, POS to the hub's API, in the five seconds after it", in_words(after), "");
