@@ -67,6 +67,22 @@ fn each_test_that_the_guarantees_name_has_a_protection_to_miss() {
 }
 
 #[test]
+fn each_protection_was_taken_out_and_noticed() {
+    let (_, root) = of_the_tree();
+    let report = std::fs::read_to_string(root.join("docs/sabotage.md")).unwrap();
+    let noticed: Vec<&str> =
+        report.lines().filter(|row| row.contains(" | noticed | ")).filter_map(|row| row.split(" | ").next()).collect();
+    for patch in std::fs::read_dir(root.join("tests/sabotage")).unwrap() {
+        let name = patch.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        let is_there = noticed.contains(&format!("| {name}").as_str());
+        assert!(
+            is_there,
+            "docs/sabotage.md does not say that {name} was noticed: cargo sabotage --only {name} --report"
+        );
+    }
+}
+
+#[test]
 fn names_are_read_from_the_last_column() {
     let row = "| a `x.rs` | b | `system/clock.rs: an_agent_…, a_hub`; chaos; `agent/src/seen.rs: what` |\n";
     let found = named(&format!("| what | what | shown by |\n|---|---|---|\n{row}"));
