@@ -77,7 +77,7 @@ fn each_protection_was_taken_out_and_noticed() {
         let is_there = noticed.contains(&format!("| {name}").as_str());
         assert!(
             is_there,
-            "docs/sabotage.md does not say that {name} was noticed: cargo sabotage --only {name} --report"
+            "docs/sabotage.md does not say that {name} was noticed: cargo sabotage --only {name} --report docs/sabotage.md"
         );
     }
 }
