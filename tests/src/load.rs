@@ -15,7 +15,7 @@ pub fn load(sandbox: &Sandbox, hub: &str, more: &[&str]) -> (ExitStatus, String)
     (program.wait(), program.log())
 }
 
-/// The number before `what` in what `load` printed.
+/// The number before `what` in what a program printed.
 ///
 /// # Panics
 /// If there is none.

@@ -28,6 +28,13 @@ impl Clock {
         }
     }
 
+    /// Takes it from a program again, from its next start on: that goes by the machine's.
+    pub fn take_off(&self, program: &mut Program) {
+        for (name, _) in self.environment() {
+            program.set_environment(name, None);
+        }
+    }
+
     /// What a process has to find in its environment.
     pub fn environment(&self) -> [(&'static str, String); 5] {
         [

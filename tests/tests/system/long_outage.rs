@@ -2,7 +2,8 @@
 //! served; many stores that come back at once; an outbox that was full recovers by itself. (Times and the full sizes are
 //! measured by `cargo budgets`.)
 
-use onhand_tests::judge::number_in_lake;
+use onhand_tests::judge::{events_in_order, number_in_lake};
+use onhand_tests::load::number;
 use onhand_tests::sandbox::{Clock, HubOptions, Program, binary, free_port, settle, wait_until};
 use onhand_tests::{Agent, Hub, Sandbox, Till, Verdict, judge};
 use serde_json::{Value, json};
@@ -79,6 +80,7 @@ fn a_store_comes_back_with_a_large_outbox_and_others_are_served_meanwhile() {
     assert!(served >= 3, "the live store had to wait until the other had drained");
     assert!(most < MOST_MEMORY, "the agent took {most} bytes of memory");
     settle(&hub, &[&agent, &live]);
+    eprintln!("{}", events_in_order(&sandbox.lake(), "away"));
     till.ledger.add(other.ledger);
     judge(&sandbox.lake(), &Verdict::of(&till.ledger, sandbox.path("lines.csv")));
 }
@@ -125,14 +127,8 @@ fn many_stores_that_come_back_at_once_are_all_served() {
     assert!(ended.success(), "{}\n{}", load.log(), hub.log_tail());
     hub.wait_settled();
     let shown = load.log();
-    let made = shown.lines().find(|line| line.contains(" transactions, ")).unwrap_or_else(|| panic!("{shown}"));
-    let words: Vec<&str> = made.split_whitespace().collect();
-    let number = |what: &str| -> u64 {
-        let at = words.iter().position(|word| word.trim_end_matches(',') == what).unwrap_or_else(|| panic!("{made}"));
-        words[at - 1].replace(',', "").parse().unwrap_or_else(|_| panic!("{made}"))
-    };
-    let (lines, counts) = (number("lines"), AGENTS * 20);
-    assert!(lines > 5_000, "{made}");
+    let (lines, counts) = (number(&shown, "lines"), AGENTS * 20);
+    assert!(lines > 5_000, "{shown}");
     judge(&sandbox.lake(), &Verdict { changes: Some(lines), counts: Some(counts), ..Verdict::default() });
     assert_eq!(number_in_lake(&sandbox.lake(), "SELECT count(*) FROM quarantine"), 0);
 }

@@ -148,34 +148,70 @@ fn memory(backlog_mib: u64, report: &mut Report) {
     let agent = Agent::start_with(&sandbox, "a", "1", NO_HUB, &["--max-buffer", "2GiB"]);
     std::thread::sleep(Duration::from_secs(2));
     report.figure("agent: resident, idle", megabytes(resident(agent.id())), "15 MB");
-    let address = agent.url("").trim_start_matches("http://").to_owned();
-    let mut till = Till::open(&address);
-    let bytes = fill(&mut till, &agent, backlog_mib);
+    let bytes = Tills::default().sell(&agent, 1, backlog_mib * 1024 * 1024);
     std::thread::sleep(Duration::from_secs(3));
     let name = format!("agent: resident, backlog {}", megabytes(bytes as f64));
     report.figure(&name, megabytes(resident(agent.id())), "40 MB (at 1 GiB)");
 }
 
-/// Sells until so much waits in the outbox; returns how much, in bytes.
-pub fn fill(till: &mut Till, agent: &Agent, backlog_mib: u64) -> u64 {
-    let mut number = 0_u64;
-    loop {
-        for _ in 0..20 {
-            let documents: Vec<String> = (0..2_000)
-                .map(|_| {
-                    number += 1;
-                    format!(
-                        r#"{{"trans_id":"{}-{number}","store_id":1,"date_time":"2021-01-05T10:00:00Z","change_type_id":1,"items":[{{"item_id":10,"quantity":-1}}]}}"#,
-                        "m".repeat(200)
-                    )
-                })
-                .collect();
-            till.post(&format!("[{}]", documents.join(",")));
+/// Tills of a store whose events take long ids, so that few of them fill an outbox.
+#[derive(Default)]
+pub struct Tills {
+    sales: u64,
+    counts: u64,
+}
+
+impl Tills {
+    /// Items that they sell and count.
+    const ITEMS: u64 = 1_000;
+
+    /// Sells on a day of January 2021 until so many bytes wait in the outbox; returns how many do.
+    pub fn sell(&mut self, agent: &Agent, day: u32, bytes: u64) -> u64 {
+        let mut till = Till::open(agent.url("").trim_start_matches("http://"));
+        loop {
+            for _ in 0..20 {
+                let documents: Vec<String> = (0..2_000)
+                    .map(|_| {
+                        self.sales += 1;
+                        format!(
+                            r#"{{"trans_id":"{}-{}","store_id":1,"date_time":"2021-01-{day:02}T10:00:00Z","change_type_id":1,"items":[{{"item_id":{},"quantity":-1}}]}}"#,
+                            "m".repeat(200),
+                            self.sales,
+                            self.sales % Self::ITEMS
+                        )
+                    })
+                    .collect();
+                till.post(&format!("[{}]", documents.join(",")));
+            }
+            let waiting = agent.status()["backlog"]["bytes"].as_u64().expect("the agent tells its backlog");
+            if waiting >= bytes {
+                return waiting;
+            }
         }
-        let bytes = agent.status()["backlog"]["bytes"].as_u64().expect("the agent tells its backlog");
-        if bytes >= backlog_mib * 1024 * 1024 {
-            return bytes;
-        }
+    }
+
+    /// Counts all items on the morning of a day of January 2021.
+    pub fn count(&mut self, agent: &Agent, day: u32) {
+        let counts: Vec<String> = (0..Self::ITEMS)
+            .map(|item| {
+                format!(
+                    r#"{{"item_id":{item},"employee_id":7,"store_id":1,"date_time":"2021-01-{day:02}T06:00:00Z","quantity":100}}"#
+                )
+            })
+            .collect();
+        let answer = agent.counts(format!("[{}]", counts.join(",")));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.counts += Self::ITEMS;
+    }
+
+    /// Sales of one line that were answered.
+    pub fn sales(&self) -> u64 {
+        self.sales
+    }
+
+    /// Counts that were answered.
+    pub fn counts(&self) -> u64 {
+        self.counts
     }
 }
 

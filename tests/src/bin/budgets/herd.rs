@@ -1,10 +1,11 @@
 //! A thousand agents that come back at once: the hub is killed while they sell, stays away, and finds all of them waiting.
 
-use crate::live_store::{LiveStore, in_words};
+use crate::live_store::{LiveStore, in_words, sold};
 use crate::peak::Peak;
 use crate::report::{Report, megabytes, number};
+use onhand_tests::load::number as told;
 use onhand_tests::sandbox::{HubOptions, Program, binary, wait_until};
-use onhand_tests::{Agent, Hub, Sandbox};
+use onhand_tests::{Agent, Hub, Sandbox, Verdict, judge};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ pub fn measure(report: &mut Report) {
     sandbox.write_stores(&(1..).zip(names.iter().map(String::as_str)).collect::<Vec<_>>());
     let mut hub = Hub::start(&sandbox, HubOptions::with(&["--silver-interval", "1s", "--gold-interval", "5s"]));
     let live = Agent::start(&sandbox, "live", &live_store.to_string(), &hub.mqtt_url());
+    let sold_before = sold();
     let before = LiveStore::sell_for(&live, &hub, live_store, Duration::from_secs(5));
     let mut load = Program::new("load", sandbox.path("load.log"));
     let mut command = Command::new(binary("onhand-simulator"));
@@ -50,7 +52,8 @@ pub fn measure(report: &mut Report) {
     wait_until("all of it is durable", || hub.log_tail(), ended);
     let drained = began.elapsed().as_secs_f64();
     let ended = load.wait();
-    assert!(ended.success(), "{}\n{}", load.log(), hub.log_tail());
+    let shown = load.log();
+    assert!(ended.success(), "{shown}\n{}", hub.log_tail());
     // As long as it sells, there is always something that is not in gold yet.
     let meanwhile = open.close();
     hub.wait_settled();
@@ -62,8 +65,16 @@ pub fn measure(report: &mut Report) {
     report.figure("herd: hub, most resident", megabytes(of_hub.most()), "512 MB");
     report.figure("herd: another store, POS to the hub's API, before", in_words(before), "");
     report.figure("herd: another store, POS to the hub's API, meanwhile", in_words(meanwhile), "");
-    let refused = hub.pipeline_number("quarantined");
-    assert!(refused == 0., "{refused} rows in quarantine");
     let after = LiveStore::sell_for(&live, &hub, live_store, Duration::from_secs(5));
     report.figure("herd: another store, POS to the hub's API, afterwards", in_words(after), "");
+    hub.wait_settled();
+    let (changes, counts) = (told(&shown, "lines") + sold() - sold_before, AGENTS as u64 * u64::from(ITEMS));
+    let expected = Verdict { changes: Some(changes), counts: Some(counts), quarantine: Some(0), ..Verdict::default() };
+    judge(&sandbox.lake(), &expected);
+    let name = format!(
+        "herd: of {} lines and {} counts, lost, doubled or refused",
+        number(changes as f64),
+        number(counts as f64)
+    );
+    report.figure(&name, "0", "0");
 }

@@ -1,13 +1,20 @@
-//! A store comes back after a month: an agent with a large outbox, and a store beside it that was never away.
+//! A store comes back after a month: an agent with a large outbox, and a store beside it that was never away. Each event of
+//! it comes to silver once, in its order, and gold is the rule's.
 
-use crate::agent::{Till, fill};
-use crate::live_store::{LiveStore, in_words};
+use crate::agent::Tills;
+use crate::live_store::{LiveStore, in_words, sold};
 use crate::load::resident;
 use crate::peak::Peak;
-use crate::report::{Report, megabytes};
-use onhand_tests::sandbox::{HubOptions, wait_until};
-use onhand_tests::{Agent, Hub, Sandbox};
+use crate::report::{Report, megabytes, number};
+use onhand_tests::judge::events_in_order;
+use onhand_tests::sandbox::{Clock, HubOptions, wait_until};
+use onhand_tests::{Agent, Hub, Sandbox, Verdict, judge};
 use std::time::{Duration, Instant};
+
+const DAYS: u32 = 30;
+const DAY_SECONDS: i64 = 86_400;
+/// The device is cut off from power so often.
+const POWER_CUT_EVERY_DAYS: u32 = 10;
 
 /// See the module.
 pub fn measure(backlog_mib: u64, report: &mut Report) {
@@ -17,16 +24,15 @@ pub fn measure(backlog_mib: u64, report: &mut Report) {
     let live = Agent::start(&sandbox, "live", "2", &hub.mqtt_url());
     assert!(hub.terminate().success(), "{}", hub.log_tail());
 
-    let filling = Peak::watch(agent.id());
-    let mut till = Till::open(agent.url("").trim_start_matches("http://"));
-    let bytes = fill(&mut till, &agent, backlog_mib);
-    let name = format!("outage: agent, filling an outbox of {}, most resident", megabytes(bytes as f64));
-    report.figure(&name, megabytes(filling.most()), "40 MB");
-    drop(till);
-    assert!(agent.terminate().success(), "{}", agent.log_tail());
+    let mut tills = Tills::default();
+    let (bytes, most) = a_month(&sandbox, &mut agent, &mut tills, backlog_mib * 1024 * 1024);
+    let name =
+        format!("outage: agent, filling an outbox of {} in {DAYS} days of its clock, most resident", megabytes(bytes));
+    report.figure(&name, megabytes(most), "40 MB");
 
     hub.restart();
     wait_until("the live store's agent is back", || live.log_tail(), || live.status()["connected"] == true);
+    let sold_before = sold();
     let before = LiveStore::sell_for(&live, &hub, 2, Duration::from_secs(10));
     let began = Instant::now();
     agent.restart();
@@ -46,7 +52,7 @@ pub fn measure(backlog_mib: u64, report: &mut Report) {
     }
     let drained = began.elapsed().as_secs_f64();
     let meanwhile = open.close();
-    let rate = format!("{drained:.0} s ({} each second)", megabytes(bytes as f64 / (drained - first)));
+    let rate = format!("{drained:.0} s ({} each second)", megabytes(bytes / (drained - first)));
     report.figure("outage: agent, start to an empty outbox", rate, "");
     report.figure("outage: agent, draining, most resident", megabytes(draining.most()), "40 MB");
     report.figure("outage: hub, meanwhile, most resident", megabytes(of_hub.most()), "");
@@ -55,4 +61,37 @@ pub fn measure(backlog_mib: u64, report: &mut Report) {
     std::thread::sleep(Duration::from_secs(5));
     report.figure("outage: agent, at rest afterwards, resident", megabytes(resident(agent.id())), "40 MB");
     hub.wait_settled();
+
+    println!("{}", events_in_order(&sandbox.lake(), "away"));
+    let (changes, counts) = (tills.sales() + sold() - sold_before, tills.counts());
+    let expected = Verdict { changes: Some(changes), counts: Some(counts), quarantine: Some(0), ..Verdict::default() };
+    judge(&sandbox.lake(), &expected);
+    let name = format!(
+        "outage: of {} events, lost, doubled, refused or out of order",
+        number((tills.sales() + counts) as f64)
+    );
+    report.figure(&name, "0", "0");
+}
+
+/// Tills sell and count for a month of the agent's clock, on a device that loses its power now and then, until so much waits
+/// in the outbox. Ends with the agent stopped and its clock right: the bytes that wait, and the most memory that it took.
+fn a_month(sandbox: &Sandbox, agent: &mut Agent, tills: &mut Tills, bytes: u64) -> (f64, f64) {
+    let mut clock = Clock::new(sandbox, "away");
+    clock.step(-DAY_SECONDS * i64::from(DAYS));
+    clock.put_on(agent);
+    let (mut waiting, mut most) = (0, 0_f64);
+    for day in 1..=DAYS {
+        if day % POWER_CUT_EVERY_DAYS == 1 {
+            agent.kill();
+            agent.restart();
+        }
+        let filling = Peak::watch(agent.id());
+        tills.count(agent, day);
+        waiting = tills.sell(agent, day, bytes * u64::from(day) / u64::from(DAYS));
+        most = most.max(filling.most());
+        clock.step(DAY_SECONDS);
+    }
+    assert!(agent.terminate().success(), "{}", agent.log_tail());
+    clock.take_off(agent);
+    (waiting as f64, most)
 }

@@ -8,9 +8,11 @@ use super::floor::Floor;
 use super::keeper::Keeper;
 use super::ledger::{self, Account, Owed};
 use super::options::Form;
+use super::upkeep;
 use super::world::World;
 use onhand_tests::Verdict;
 use onhand_tests::judge::{ask_lake, judge_so_far, quarantined, verify_every_version};
+use onhand_tests::load::number;
 use onhand_tests::sandbox::{Process, binary, get_json, run};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -85,6 +87,7 @@ pub fn audit(world: &mut World, floor: &Floor, watchers: Watchers, findings: &Fi
         if printed.contains("FOUND") || !read.success() {
             findings.add(format!("the reader: {read}\n{}", reader.log_tail()));
         } else {
+            told.versions_read = number(&printed, "versions");
             findings.say(&format!("the reader {}", printed.trim()));
         }
     }
@@ -101,7 +104,10 @@ pub fn audit(world: &mut World, floor: &Floor, watchers: Watchers, findings: &Fi
     }
     let whole = world.sandbox.path("whole");
     match watchers.keeper.whole(&whole) {
-        Ok(()) => judge_former(&whole, world.form, findings, told),
+        Ok(()) => {
+            told.upkeep = upkeep::count(&lake, &whole);
+            judge_former(&whole, world.form, findings, told);
+        }
         Err(error) => findings.add(format!("the lake cannot be read: {error}")),
     }
     for row in quarantined(&lake) {

@@ -69,6 +69,10 @@ pub struct Told {
     pub gold_versions: u64,
     /// Former ones among them that DuckDB judged, too.
     pub former_versions: u64,
+    /// What upkeep did meanwhile.
+    pub upkeep: BTreeMap<String, u64>,
+    /// Versions of gold that another reader opened, kept, and read again.
+    pub versions_read: u64,
     /// Rows of the API that were compared with gold's.
     pub api_rows: u64,
     /// The lake was made anew from bronze, and judged again.

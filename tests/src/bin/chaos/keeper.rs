@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 /// Time between two looks. The shortest retention of a run is 8 s.
 const LOOK: Duration = Duration::from_millis(150);
 /// Folders of the lake whose history is kept. (bronze has no part in the rule, ops none in gold.)
-const KEPT: [&str; 2] = ["silver", "gold"];
+pub const KEPT: [&str; 2] = ["silver", "gold"];
 
 /// See the module.
 pub struct Keeper {
@@ -90,7 +90,7 @@ fn keep_new(lake: &Path, kept: &Path, seen: &mut Seen) {
 }
 
 /// Finished files below a folder of `root`, relative to `root`.
-fn files_below(root: &Path, folder: &Path) -> Vec<PathBuf> {
+pub fn files_below(root: &Path, folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
         let path = folder.join(entry.file_name());
@@ -120,7 +120,7 @@ fn give(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The version of a log entry. (Of a checkpoint: none. It is one more way to say what entries say.)
-fn entry_version(file: &Path) -> Option<u64> {
+pub fn entry_version(file: &Path) -> Option<u64> {
     let in_log = file.parent().is_some_and(|folder| folder.ends_with("_delta_log"));
     in_log.then(|| file.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()).flatten()
 }

@@ -22,6 +22,7 @@ mod report;
 mod run;
 mod schedule;
 mod trouble;
+mod upkeep;
 mod wards;
 mod world;
 

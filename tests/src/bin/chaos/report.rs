@@ -16,11 +16,13 @@ pub fn one(told: &Told) -> String {
     let result =
         if told.findings.is_empty() { "nothing lost, nothing doubled, gold equals the rule" } else { "FAILED" };
     let mut text = format!(
-        "faults: {}\npoints: {}\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} frames damaged, {} rows in \
+        "faults: {}\npoints: {}\nupkeep: {}; a reader read {} versions\naccepted: {} documents; owed {} lines, {} counts; lost with a disk {}; {} frames damaged, {} rows in \
          quarantine; {} versions of gold, all compared, {} by DuckDB, too; {} rows of the API; {}\n\
          seed {}: {result} ({:.0} s)",
         list(&told.faults),
         list(&told.points),
+        list(&told.upkeep),
+        told.versions_read,
         told.documents,
         told.lines,
         told.counts,
@@ -53,9 +55,11 @@ fn totals(done: &[Told], of: impl Fn(&Told) -> &BTreeMap<String, u64>) -> BTreeM
 /// Of many, for a terminal.
 pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
     let failed: Vec<&Told> = done.iter().filter(|told| !told.findings.is_empty()).collect();
+    let upkeep = totals(done, |told| &told.upkeep).into_iter().map(|(what, times)| format!("{times} {what}"));
+    let upkeep: Vec<String> = upkeep.collect();
     let mut text = format!(
         "{} runs of {} s in {} form, {} jobs, {:.0} min: {} faults, {} armed points reached, {} documents accepted, {} lines and \
-         {} counts owed, {} versions of gold compared ({} by DuckDB, too), {} rows of the API, {} lakes made anew from bronze \
+         {} counts owed, meanwhile {}, {} versions of gold read by another reader; {} versions of gold compared ({} by DuckDB, too), {} rows of the API, {} lakes made anew from bronze \
          ({} of them without rows of a lost disk that only silver had), {} failed",
         done.len(),
         options.length().as_secs(),
@@ -67,6 +71,8 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         total(done, |told| told.documents),
         total(done, |told| told.lines),
         total(done, |told| told.counts),
+        upkeep.join(", "),
+        total(done, |told| told.versions_read),
         total(done, |told| told.gold_versions),
         total(done, |told| told.former_versions),
         total(done, |told| told.api_rows),
@@ -92,9 +98,11 @@ pub fn markdown(done: &[Told], options: &Options, took: Duration) -> String {
     // With those that were never reached.
     let mut points: BTreeMap<_, _> = every_point(options.form).into_iter().map(|point| (point, 0)).collect();
     points.extend(totals(done, |told| &told.points));
-    for (title, sums) in
-        [("What happened", totals(done, |told| &told.faults)), ("Armed points that were reached", points)]
-    {
+    for (title, sums) in [
+        ("What happened", totals(done, |told| &told.faults)),
+        ("Armed points that were reached", points),
+        ("Upkeep meanwhile", totals(done, |told| &told.upkeep)),
+    ] {
         line(format_args!("\n## {title}\n\n| what | times |\n|---|---|\n"));
         sums.iter().for_each(|(what, times)| line(format_args!("| {what} | {times} |\n")));
     }
