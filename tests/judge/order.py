@@ -1,8 +1,8 @@
-"""Says whether the events of one agent came into silver in their order: each commit of the log has only numbers above all that
-were there before.
+"""Says whether the events of one agent came into each table of silver in their order: each commit of its log has only numbers
+above all that were there before.
 
-order.py LAKE AGENT: exit status 0 they did, 1 they did not, 2 the log does not tell. Reads the files that each commit added,
-merged away since or not; so not where a vacuum has removed them.
+order.py LAKE AGENT: exit status 0 they did, 1 they did not, 2 nothing tells. Reads the files that each commit added, merged
+away since or not; so not where a vacuum has removed them.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import duckdb
-from delta_log import ENTRY
+from delta_log import ENTRY, LogError
 
 TABLES = ["inventory_change", "inventory_snapshot"]
 NOTHING = (-1, -1)
@@ -22,8 +22,7 @@ def commits(folder):
     log = folder / "_delta_log"
     versions = sorted(int(m[1]) for m in map(ENTRY.match, (path.name for path in log.iterdir())) if m)
     if not versions or versions != list(range(len(versions))):
-        print(f"{log}: entries are missing")
-        sys.exit(2)
+        raise LogError(f"{log}: entries are missing")
     for version in versions:
         actions = [json.loads(line) for line in (log / f"{version:020}.json").read_text().splitlines() if line.strip()]
         added = [action["add"] for action in actions if "add" in action]
@@ -47,10 +46,16 @@ def main():
                 print(f"{table}, version {version}: {tuple(least)} after {newest}")
                 found = True
             newest = max(newest, tuple(most))
-        seen.append(f"{with_events} of {table}")
-    print(f"commits with events of {agent}: {', '.join(seen)}")
-    sys.exit(found)
+        seen.append(with_events)
+    if not any(seen):
+        raise LogError(f"silver has no events of {agent}")
+    print(sum(seen), "commits")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except (duckdb.Error, OSError, LogError) as error:
+        print(error)
+        sys.exit(2)

@@ -1,5 +1,6 @@
 //! The judges of a lake: `onhand-hub verify`, DuckDB, Polars.
 
+use crate::load::number;
 use crate::sandbox::{binary, run, target_folder};
 use crate::tills::Ledger;
 use serde_json::Value;
@@ -164,13 +165,13 @@ pub fn number_in_lake(lake: &Path, sql: &str) -> i64 {
     ask_lake(lake, sql)[0][0].as_i64().unwrap_or_else(|| panic!("{sql} gives no number"))
 }
 
-/// Each commit to silver brought only such events of an agent as come after all that were there before. Returns in how many
-/// commits they came. Nothing may have been vacuumed.
+/// Each commit to a table of silver brought only such events of an agent as come after all that it had before. Returns in how
+/// many commits they came. Nothing may have been vacuumed.
 ///
 /// # Panics
 /// If it is otherwise.
-pub fn events_in_order(lake: &Path, agent: &str) -> String {
-    run(python("order.py").arg(lake).arg(agent)).expect_success().trim().to_owned()
+pub fn events_in_order(lake: &Path, agent: &str) -> u64 {
+    number(&run(python("order.py").arg(lake).arg(agent)).expect_success(), "commits")
 }
 
 /// A row of silver/quarantine.

@@ -163,7 +163,7 @@ pub struct Tills {
 
 impl Tills {
     /// Items that they sell and count.
-    const ITEMS: u64 = 1_000;
+    pub const ITEMS: u64 = 1_000;
 
     /// Sells on a day of January 2021 until so many bytes wait in the outbox; returns how many do.
     pub fn sell(&mut self, agent: &Agent, day: u32, bytes: u64) -> u64 {

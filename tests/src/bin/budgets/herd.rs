@@ -3,9 +3,8 @@
 use crate::live_store::{LiveStore, in_words, sold};
 use crate::peak::Peak;
 use crate::report::{Report, megabytes, number};
-use onhand_tests::load::number as told;
-use onhand_tests::sandbox::{HubOptions, Program, binary, wait_until};
-use onhand_tests::{Agent, Hub, Sandbox, Verdict, judge};
+use onhand_tests::sandbox::{HubOptions, Program, binary, settle, wait_until};
+use onhand_tests::{Agent, Hub, Sandbox, Verdict, judge, load};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -67,9 +66,15 @@ pub fn measure(report: &mut Report) {
     report.figure("herd: another store, POS to the hub's API, meanwhile", in_words(meanwhile), "");
     let after = LiveStore::sell_for(&live, &hub, live_store, Duration::from_secs(5));
     report.figure("herd: another store, POS to the hub's API, afterwards", in_words(after), "");
-    hub.wait_settled();
-    let (changes, counts) = (told(&shown, "lines") + sold() - sold_before, AGENTS as u64 * u64::from(ITEMS));
-    let expected = Verdict { changes: Some(changes), counts: Some(counts), quarantine: Some(0), ..Verdict::default() };
+    settle(&hub, &[&live]);
+    let (changes, counts) = (load::number(&shown, "lines") + sold() - sold_before, AGENTS as u64 * u64::from(ITEMS));
+    let expected = Verdict {
+        changes: Some(changes),
+        counts: Some(counts),
+        gold: Some(counts),
+        quarantine: Some(0),
+        ..Verdict::default()
+    };
     judge(&sandbox.lake(), &expected);
     let name = format!(
         "herd: of {} lines and {} counts, lost, doubled or refused",

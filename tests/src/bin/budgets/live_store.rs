@@ -52,7 +52,7 @@ impl LiveStore {
     }
 }
 
-/// How many sales live stores have made since this program began.
+/// How many sales live stores have made since this program began; each of them was answered.
 pub fn sold() -> u64 {
     NEXT_ITEM.load(Relaxed) - FIRST_ITEM
 }
@@ -68,7 +68,7 @@ fn sell(transactions: &str, items: &str, store: i32, stopped: &AtomicBool) -> Op
         r#"{{"trans_id":"live-{item}","store_id":{store},"date_time":"2021-01-05T10:00:00Z","change_type_id":1,"items":[{{"item_id":{item},"quantity":-1}}]}}"#
     );
     let began = Instant::now();
-    let answer = onhand_tests::sandbox::post(transactions, "application/json", &document)?;
+    let answer = onhand_tests::sandbox::post(transactions, "application/json", &document).expect("the agent answers");
     assert_eq!(answer.status, 200, "{answer:?}");
     let url = format!("{items}/{item}");
     loop {

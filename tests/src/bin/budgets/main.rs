@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         ("overload", |options, report| overload::measure(options.minutes, report)),
     ];
     let mut report = Report::default();
+    let mut failed = false;
     for (name, measure) in parts {
         if options.only.as_deref().is_some_and(|only| only != name) {
             continue;
@@ -89,7 +90,10 @@ fn main() -> ExitCode {
         }));
         match measured {
             Ok(part) => report.add(part),
-            Err(_) => report.not_measured(name, "the measurement failed, see above"),
+            Err(_) => {
+                failed = true;
+                report.not_measured(name, "the measurement failed, see above");
+            }
         }
     }
     println!("\n{}", report.table());
@@ -101,5 +105,5 @@ fn main() -> ExitCode {
         }
         println!("Written to BENCHMARKS.md.");
     }
-    ExitCode::SUCCESS
+    ExitCode::from(u8::from(failed))
 }

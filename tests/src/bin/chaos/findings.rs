@@ -71,7 +71,7 @@ pub struct Told {
     pub former_versions: u64,
     /// What upkeep did meanwhile.
     pub upkeep: BTreeMap<String, u64>,
-    /// Versions of gold that another reader opened, kept, and read again.
+    /// Versions of gold that a reader opened, kept, and read again; none where there was no reader.
     pub versions_read: u64,
     /// Rows of the API that were compared with gold's.
     pub api_rows: u64,

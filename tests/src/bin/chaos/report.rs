@@ -3,6 +3,7 @@
 use super::findings::{Told, too_few_in_quarantine};
 use super::options::Options;
 use super::schedule::every_point;
+use super::upkeep::never_done;
 use onhand_tests::machine;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -84,7 +85,7 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         let (found, replay) = (told.in_short(), options.replay(told.seed));
         write!(text, "\nseed {}: {found}\n  replay: {replay}", told.seed).expect("as any text");
     }
-    if let Some(why) = too_few_in_quarantine(done) {
+    for why in too_few_in_quarantine(done).into_iter().chain(never_done(done)) {
         write!(text, "\nFOUND over all runs: {why}").expect("as any text");
     }
     text

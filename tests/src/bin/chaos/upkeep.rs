@@ -6,13 +6,14 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const COMPACTED: &str = "tables compacted";
-const CHECKPOINTS: &str = "checkpoints written";
+const COMPACTIONS: &str = "compactions";
+const CHECKPOINTS: &str = "checkpoints";
+/// Of tables; what no commit had named is not told by a log.
 const VACUUMED: &str = "data files vacuumed";
 
 /// Counts it, of a lake and one that has everything which the first ever had.
 pub fn count(lake: &Path, whole: &Path) -> BTreeMap<String, u64> {
-    let mut done = [COMPACTED, CHECKPOINTS, VACUUMED].map(|what| (what.to_owned(), 0)).into();
+    let mut done = [COMPACTIONS, CHECKPOINTS, VACUUMED].map(|what| (what.to_owned(), 0)).into();
     for file in KEPT.iter().flat_map(|folder| files_below(whole, Path::new(folder))) {
         if file.to_string_lossy().ends_with(".checkpoint.parquet") {
             Told::count(&mut done, CHECKPOINTS);
@@ -21,10 +22,10 @@ pub fn count(lake: &Path, whole: &Path) -> BTreeMap<String, u64> {
             continue;
         }
         let table = file.parent().and_then(Path::parent).expect("an entry lies in the log of a table");
-        let text = std::fs::read_to_string(whole.join(&file)).unwrap_or_default();
-        for action in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let text = std::fs::read_to_string(whole.join(&file)).expect("it was listed");
+        for action in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default()) {
             if action["commitInfo"]["operation"] == "OPTIMIZE" {
-                Told::count(&mut done, COMPACTED);
+                Told::count(&mut done, COMPACTIONS);
             }
             // What an entry names was there; a power cut takes both.
             if action["add"]["path"].as_str().is_some_and(|path| !lake.join(table).join(path).exists()) {
@@ -34,6 +35,19 @@ pub fn count(lake: &Path, whole: &Path) -> BTreeMap<String, u64> {
     }
     done
 }
+
+/// What upkeep never did in a whole campaign: then that says nothing of upkeep under fire.
+pub fn never_done(done: &[Told]) -> Option<String> {
+    let never = [COMPACTIONS, CHECKPOINTS, VACUUMED]
+        .into_iter()
+        .filter(|&what| done.iter().all(|told| told.upkeep.get(what).is_none_or(|&times| times == 0)));
+    let never: Vec<&str> = never.collect();
+    (done.len() >= RUNS_THAT_SAY_SOMETHING && !never.is_empty())
+        .then(|| format!("in {} runs upkeep did nothing of: {}", done.len(), never.join(", ")))
+}
+
+/// Of fewer runs, all may lie in a lake that keeps its old files for long.
+const RUNS_THAT_SAY_SOMETHING: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -55,9 +69,15 @@ mod tests {
         write(&whole, "_delta_log/00000000000000000001.checkpoint.parquet", "");
         write(&lake, "store_id=1/b.parquet", "");
         let done = count(&lake, &whole);
-        assert_eq!(
-            done,
-            [(COMPACTED, 1), (CHECKPOINTS, 1), (VACUUMED, 1)].map(|(what, times)| (what.to_owned(), times)).into()
-        );
+        let once = [COMPACTIONS, CHECKPOINTS, VACUUMED].map(|what| (what.to_owned(), 1)).into();
+        assert_eq!(done, once);
+    }
+
+    #[test]
+    fn a_campaign_without_upkeep_says_so() {
+        let idle = Told { upkeep: [(COMPACTIONS.to_owned(), 1), (VACUUMED.to_owned(), 0)].into(), ..Told::default() };
+        assert_eq!(never_done(&vec![idle.clone(); RUNS_THAT_SAY_SOMETHING - 1]), None);
+        let why = never_done(&vec![idle; RUNS_THAT_SAY_SOMETHING]).unwrap();
+        assert!(why.ends_with("nothing of: checkpoints, data files vacuumed"), "{why}");
     }
 }
