@@ -7,6 +7,9 @@ use std::path::Path;
 
 /// 2021-01-01, in microseconds.
 const START: i64 = 1_609_459_200_000_000;
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+/// Lines of a transaction.
+pub const LINES: u64 = 4;
 
 /// Frames of one agent, ready to be sent.
 pub struct Frames {
@@ -55,8 +58,14 @@ impl Frames {
     }
 }
 
-/// Transactions of four lines, in one store, a millisecond apart; trans_ids begin with `prefix`.
+/// Transactions of [`LINES`] lines, in one store, a millisecond apart; trans_ids begin with `prefix`.
 pub fn transactions(prefix: &str, store: i32, count: usize, items: i32) -> impl Iterator<Item = Event> {
+    transactions_on(0, prefix, store, count, items)
+}
+
+/// As [`transactions`], so many days later.
+pub fn transactions_on(day: i64, prefix: &str, store: i32, count: usize, items: i32) -> impl Iterator<Item = Event> {
+    let start = START + day * DAY;
     (0..count).map(move |number| {
         let line = |place: usize| Line {
             item_id: ((number * 7 + place * 131) as i32 % items).try_into().expect("an id"),
@@ -65,9 +74,9 @@ pub fn transactions(prefix: &str, store: i32, count: usize, items: i32) -> impl 
         let transaction = Transaction::new(
             TransId::new(&format!("{prefix}-{store}-{number}")).expect("a short id"),
             store.try_into().expect("an id"),
-            Timestamp::from_micros(START + number as i64 * 1_000).expect("a time of our era"),
+            Timestamp::from_micros(start + number as i64 * 1_000).expect("a time of our era"),
             1.try_into().expect("an id"),
-            (0..4).map(line),
+            (0..LINES as usize).map(line),
         );
         Event::Transaction(transaction.expect("small quantities"))
     })

@@ -1,5 +1,6 @@
 //! What a run found wrong, and what it says on its way.
 
+use super::upkeep::never_done;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,9 +96,14 @@ impl Told {
     }
 }
 
+/// What is wrong with a campaign, whatever its runs found.
+pub fn over_all(done: &[Told]) -> impl Iterator<Item = String> {
+    too_few_in_quarantine(done).into_iter().chain(never_done(done))
+}
+
 /// What is wrong with what became of damaged frames, over a whole campaign. Of one run nothing can be said: a hub that dies
 /// before its next commit forgets some.
-pub fn too_few_in_quarantine(done: &[Told]) -> Option<String> {
+fn too_few_in_quarantine(done: &[Told]) -> Option<String> {
     let sum = |of: fn(&Told) -> u64| done.iter().map(of).sum::<u64>();
     let (damaged, quarantined) = (sum(|told| told.damaged), sum(|told| told.quarantined));
     (damaged >= DAMAGE_THAT_SAYS_SOMETHING && quarantined < damaged / QUARANTINED_OF).then(|| {

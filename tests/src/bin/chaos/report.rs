@@ -1,9 +1,8 @@
 //! What happened, for people and for a file.
 
-use super::findings::{Told, too_few_in_quarantine};
+use super::findings::{Told, over_all};
 use super::options::Options;
 use super::schedule::every_point;
-use super::upkeep::never_done;
 use onhand_tests::machine;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -85,7 +84,7 @@ pub fn summary(done: &[Told], options: &Options, took: Duration) -> String {
         let (found, replay) = (told.in_short(), options.replay(told.seed));
         write!(text, "\nseed {}: {found}\n  replay: {replay}", told.seed).expect("as any text");
     }
-    for why in too_few_in_quarantine(done).into_iter().chain(never_done(done)) {
+    for why in over_all(done) {
         write!(text, "\nFOUND over all runs: {why}").expect("as any text");
     }
     text
