@@ -105,8 +105,8 @@ fn sell(address: &str, till: u64, began: Instant, period: Duration) -> Vec<f64> 
     waits
 }
 
-/// Frames as fast as they are taken, at a hub that works a tenth of the time: ten times what it can commit. Each agent sends a
-/// day's, and another one the next day's.
+/// Frames as fast as they are taken, at a hub that works a tenth of the time. Each agent sends a day's, and another one the next
+/// day's.
 fn at_the_hub(minutes: f64, report: &mut Report) {
     let sandbox = Sandbox::new();
     let options = ["--silver-interval", "1s", "--gold-interval", "5s", "--identities", IDENTITIES];
