@@ -216,11 +216,22 @@ pub fn all_rows(lake: &Path) -> Vec<Vec<Vec<Value>>> {
         .into()
 }
 
+/// The Python that has what the judges need.
+///
+/// # Errors
+/// If it is not installed: what to do.
+pub fn environment() -> Result<PathBuf, String> {
+    let python = target_folder().parent().expect("target/release lies in target").join("judge/bin/python");
+    if python.is_file() {
+        Ok(python)
+    } else {
+        Err(format!("{} is not there: run tests/run --install", python.display()))
+    }
+}
+
 /// The command that runs a script of `tests/judge/`.
 pub fn python(script: &str) -> Command {
-    let environment = target_folder().parent().expect("target/release lies in target").join("judge/bin/python");
-    assert!(environment.is_file(), "{} is not there: run tests/run, which makes it", environment.display());
-    let mut command = Command::new(environment);
+    let mut command = Command::new(environment().unwrap_or_else(|error| panic!("{error}")));
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("judge").join(script));
     command
 }

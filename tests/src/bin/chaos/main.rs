@@ -41,6 +41,10 @@ fn main() -> ExitCode {
         eprintln!("the workspace does not build");
         return ExitCode::FAILURE;
     }
+    if let Err(error) = onhand_tests::judge::environment() {
+        eprintln!("the judges are not installed: {error}");
+        return ExitCode::FAILURE;
+    }
     match (&options.seeds, options.seed) {
         (Some(seeds), _) => many::run_many(&options, seeds),
         (None, Some(seed)) => one(&options, seed),
