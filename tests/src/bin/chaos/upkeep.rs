@@ -10,6 +10,8 @@ const COMPACTIONS: &str = "compactions";
 const CHECKPOINTS: &str = "checkpoints";
 /// Of tables; what no commit had named is not told by a log.
 const VACUUMED: &str = "data files vacuumed";
+/// Of fewer runs, all may lie in a lake that keeps its old files for long.
+const RUNS_THAT_SAY_SOMETHING: usize = 20;
 
 /// Counts it, of a lake and one that has everything which the first ever had.
 pub fn count(lake: &Path, whole: &Path) -> BTreeMap<String, u64> {
@@ -45,9 +47,6 @@ pub fn never_done(done: &[Told]) -> Option<String> {
     (done.len() >= RUNS_THAT_SAY_SOMETHING && !never.is_empty())
         .then(|| format!("in {} runs upkeep did nothing of: {}", done.len(), never.join(", ")))
 }
-
-/// Of fewer runs, all may lie in a lake that keeps its old files for long.
-const RUNS_THAT_SAY_SOMETHING: usize = 20;
 
 #[cfg(test)]
 mod tests {
